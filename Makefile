@@ -1,0 +1,39 @@
+# Aliases. Each creates .venv first and finds it up to date by the hash of the lock file.
+PYTHON ?= python3.11
+PY := .venv/bin/python
+
+.PHONY: reports test check lab clean lock environment bench faults
+.DEFAULT_GOAL := reports
+
+reports: environment  ## the demo profile, offline, then reports/index.html
+	@$(PY) run_all.py demo
+
+test: environment  ## everything: check, slow tests, the smoke profile
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check lib tests tools run_all.py
+	@$(PY) -m mypy
+	@$(PY) -m pytest tests lib --doctest-modules
+
+check: environment  ## ruff, types, doctests and fast tests, in under 90 seconds
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check lib tests tools run_all.py
+	@$(PY) -m mypy
+	@$(PY) -m pytest tests lib --doctest-modules -m "not slow and not page"
+
+lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
+	@$(PY) -m nbdime config-git --enable
+	@$(PY) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/START_HERE.md
+
+lock: environment  ## requirements.lock and environment.yml from pyproject.toml
+	@$(PY) tools/lock.py
+
+clean:  ## reports and stored results; the environment and data/raw stay
+	rm -rf reports data/store data/scratch
+
+environment:
+	@want=$$($(PYTHON) -c "import hashlib; print(hashlib.sha256(open('requirements.lock','rb').read()+open('pyproject.toml','rb').read()).hexdigest())") \
+	&& if [ "$$(cat .venv/lock-hash 2>/dev/null)" != "$$want" ]; then \
+		echo "Setting up .venv from requirements.lock (a few minutes, once)" \
+		&& $(PYTHON) -m venv .venv \
+		&& $(PY) -m pip install --quiet --upgrade -r requirements.lock \
+		&& $(PY) -m pip install --quiet --no-deps --no-build-isolation -e . \
+		&& echo "$$want" > .venv/lock-hash; \
+	fi

@@ -1,0 +1,1 @@
+"""Hugging Face models and tokenizers: tuning, embedding, soft tokens. No datasets, no ranking."""

@@ -1,0 +1,1 @@
+"""Renders what notebooks left behind into pages that open from disk."""

@@ -1,0 +1,1 @@
+"""Trains any module from any source of batches. Knows no model and no dataset."""
