@@ -78,7 +78,7 @@ def test_padding_and_batch_mates_do_not_change_a_loss(tokenizer):
 
 def test_history_longer_than_allowed_is_not_shared_and_keeps_its_newest_items(tokenizer):
     titles = build(tokenizer, share=True, max_items=2)
-    spans = sorted((row.targets[-1] - row.start for row in titles.rows))
+    spans = sorted(row.targets[-1] - row.start for row in titles.rows)
     assert max(spans) == 2
     assert sum(len(row.targets) for row in titles.rows) == 6
 
