@@ -1,0 +1,67 @@
+"""Contrastive titles, the second half of LLM2Rec's item stage (SimCSE, Gao et al. 2021).
+
+The same title is encoded twice under different attention dropout; each view must find its twin
+among the batch.  Titles that are equal as token ids are one meaning and never each other's
+negatives.  Qwen and Llama have no dropout but the attention's, which must be set when the model is
+loaded (``load_backbone(attention_dropout=…)``).
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lib.language.backbone import hidden_states
+from lib.language.tokens import TokenTable, pad_rows
+
+__all__ = ["PairCriterion", "contrast_batch", "contrast_loss", "mean_pool", "meaning_ids"]
+
+
+class PairCriterion(Protocol):
+    """InfoNCE: (B, D), (B, D), (B,) meanings -> (); equal meanings do not repel each other."""
+
+    def __call__(self, first: Tensor, second: Tensor, meanings: Tensor) -> Tensor: ...
+
+
+def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real tokens, in float32; a text without tokens gives zeros.
+
+    (B, L, D), (B, L) -> (B, D)
+
+    >>> mean_pool(torch.ones(1, 2, 3), torch.tensor([[1, 0]]))
+    tensor([[1., 1., 1.]])
+    """
+    weights = mask[..., None].to(states.dtype if states.dtype == torch.float64 else torch.float32)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def meaning_ids(titles: TokenTable) -> NDArray[np.int64]:
+    """One number per distinct title, so that duplicates can be told.
+
+    >>> meaning_ids(TokenTable.from_rows([[1, 2], [3], [1, 2]])).tolist()
+    [0, 1, 0]
+    """
+    known: dict[bytes, int] = {}
+    return np.array([known.setdefault(titles[row].tobytes(), len(known))
+                     for row in range(len(titles))], dtype=np.int64)  # fmt: skip
+
+
+def contrast_batch(
+    titles: TokenTable, meanings: NDArray[np.int64], rows: NDArray[np.int64], *, pad_id: int
+) -> dict[str, Tensor]:
+    """One batch of titles with their meanings."""
+    ids, mask = pad_rows([titles[row] for row in rows], pad_id)
+    return {"ids": ids, "mask": mask, "meanings": torch.from_numpy(meanings[rows])}
+
+
+def contrast_loss(
+    model: nn.Module, batch: dict[str, Tensor], *, criterion: PairCriterion
+) -> Tensor:
+    """Two passes under different dropout, compared.  -> ()"""
+    first, second = (
+        mean_pool(hidden_states(model, batch["ids"], batch["mask"]), batch["mask"])
+        for _ in range(2)
+    )
+    return criterion(first, second, batch["meanings"])
