@@ -40,7 +40,10 @@ def make_model(family: str, n_tokens: int = 300, implementation: str = "sdpa") -
     return AutoModelForCausalLM.from_config(config, attn_implementation=implementation).eval()
 
 
-@pytest.fixture(params=["qwen3", "qwen2", "llama", "gpt2"])
+FAMILIES = ["qwen3", "qwen2", "llama", "gpt2"]
+
+
+@pytest.fixture(params=FAMILIES)
 def family(request) -> str:
     return request.param
 
