@@ -276,7 +276,8 @@ def seed_everything(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(seed)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if torch.cuda.is_available():  # on the CPU it would only fill fresh memory and warn
+            torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def lab_device() -> str:

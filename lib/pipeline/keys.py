@@ -1,0 +1,171 @@
+"""What a result depends on, as hashes: code, parameters, inputs, library, lock file, device.
+
+Never time, user, host or an absolute path. Upstream nodes enter through the content of their
+outputs, so work stops spreading where a changed node makes the same files again.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import cast
+
+from lib.data.files import sha256_of
+from lib.pipeline.profile import CODE_ROOT, Home, Node
+from lib.pipeline.schema import code_cells, is_parameters
+
+__all__ = ["SCHEMA", "Hashes", "component_hashes", "device_class", "digest", "library_files"]
+
+SCHEMA = 1
+RACY_NS = 20_000_000  # a file changed this shortly before hashing may change again unseen
+
+
+def digest(value: object) -> str:
+    """The sha256 of a value's canonical JSON.
+
+    >>> digest({"k": [1, 23]}) == digest({"k": [12, 3]})
+    False
+    """
+    text = json.dumps(value, sort_keys=True, allow_nan=False)  # joined strings would collide
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Hashes:
+    """Content hashes, remembered by size, mtime, ctime and inode: any difference hashes again.
+
+    The memory is a file of lines that processes append to; a torn line is ignored.
+    """
+
+    def __init__(self, store: Path, *, trust: bool = True) -> None:
+        self.path = store / "hashes.jsonl"
+        self.root = store.parent
+        self.known: dict[str, list[object]] = {}
+        self.fresh: dict[str, list[object]] = {}
+        self.trust = trust
+        if trust and self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    name, *entry = json.loads(line)
+                    self.known[name] = entry
+                except (ValueError, TypeError):
+                    continue
+
+    def of(self, path: Path) -> str:
+        """The sha256 of one file."""
+        name, status = os.path.relpath(path, self.root), path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        entry = self.known.get(name)
+        if entry and entry[:-1] == stamp:
+            return cast(str, entry[-1])
+        now = time.time_ns()
+        sha = sha256_of(path)
+        if max(stamp[1:3]) < now - RACY_NS:
+            self.known[name] = self.fresh[name] = [*stamp, sha]
+        return sha
+
+    def tree(self, path: Path) -> str:
+        """The hash of a file's content, or of a folder's names and contents."""
+        if path.is_file():
+            return self.of(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest({file.relative_to(path).as_posix(): self.of(file) for file in files})
+
+    def save(self) -> None:
+        """Append what was learned; a store that cannot be written only costs hashing again."""
+        if not self.fresh:
+            return
+        lines = "".join(json.dumps([name, *entry]) + "\n" for name, entry in self.fresh.items())
+        self.fresh = {}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError:
+            return
+
+
+_imports: dict[Path, set[str]] = {}
+
+
+def imported_names(code: str, package: str = "") -> set[str]:
+    """The modules of ``lib`` that a piece of code may import, also inside functions.
+
+    >>> sorted(imported_names("from lib.data import clicks"))
+    ['lib.data', 'lib.data.clicks']
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            module = ".".join([*base, node.module or ""] if node.level else [node.module or ""])
+            module = module.strip(".")
+            names.update({module, *(f"{module}.{alias.name}" for alias in node.names)})
+    return {name for name in names if name.split(".")[0] == "lib"}
+
+
+def library_files(sources: Iterable[str], root: Path = CODE_ROOT) -> list[Path]:
+    """The transitive import closure in ``lib`` of some code, with data files beside the modules."""
+    queue = {name for code in sources for name in imported_names(code)}
+    modules: set[str] = set()
+    files: set[Path] = set()
+    while queue:
+        name = queue.pop()
+        if name in modules:
+            continue
+        modules.add(name)
+        if "." in name:
+            queue.add(name.rpartition(".")[0])
+        base = root.joinpath(*name.split("."))
+        path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+        if not path.is_file():
+            continue  # a name inside a module, not a module
+        if path not in _imports:
+            package = name if base.is_dir() else name.rpartition(".")[0]
+            _imports[path] = imported_names(path.read_text(encoding="utf-8"), package)
+        queue |= _imports[path]
+        files.add(path)
+        files.update(file for file in path.parent.iterdir()
+                     if file.is_file() and file.suffix not in {".py", ".pyc"})  # fmt: skip
+    return sorted(files)
+
+
+def device_class(node: Node) -> str:
+    """``cuda`` for a node that asks for a GPU where there is one; the rest is ``cpu``."""
+    if not node.resources["gpu"]:
+        return "cpu"
+    forced = os.environ.get("LINGREC_DEVICE")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
+    return forced or ("cuda" if Path("/dev/nvidia0").exists() and not hidden else "cpu")
+
+
+def component_hashes(
+    home: Home, node: Node, notebook: Mapping[str, object], parameters: Mapping[str, object],
+    inputs: Mapping[str, str], hashes: Hashes,
+) -> dict[str, object]:  # fmt: skip
+    """Every part of the key by name, so that two keys can be compared part by part."""
+    cells = code_cells(notebook)
+    code = [[cell["source"], cast("dict[str, object]", cell["metadata"]).get("tags", [])]
+            for cell in cells if not is_parameters(cell)]  # fmt: skip
+    # IPython's magics are not Python; lines that start with one import nothing
+    sources = [
+        "\n".join(" " if line.lstrip().startswith(("%", "!")) else line
+                  for line in str(cell["source"]).splitlines())
+        for cell in cells
+    ]  # fmt: skip
+    return {
+        "schema": SCHEMA,
+        "code": digest(code),
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "device": device_class(node),
+        "seed": parameters.get("seed", 0),
+        "lock": hashes.of(home.lock),
+        **{f"param.{name}": value for name, value in parameters.items()},
+        **{f"input.{name}": value for name, value in inputs.items()},
+        **{file.relative_to(CODE_ROOT).as_posix(): hashes.of(file)
+           for file in library_files(sources)},
+    }  # fmt: skip

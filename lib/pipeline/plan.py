@@ -1,0 +1,175 @@
+"""What to run, in which order, and why: pure functions that read the store and change nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from lib.pipeline import Blocked, WrongUse
+from lib.pipeline.keys import Hashes, component_hashes, digest
+from lib.pipeline.profile import Home, Node, Profile
+from lib.pipeline.schema import check_parameters, nearest, parse_schema, read_notebook
+from lib.pipeline.store import Result, Store
+
+__all__ = ["Input", "State", "Step", "examine", "plan", "select"]
+
+State = Literal["done", "run", "maybe", "corrupt", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One named input of a node: where it is and what is in it."""
+
+    node: str
+    key: str
+    path: Path
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The verdict on one node; ``key`` is empty while an input is not known."""
+
+    node: str
+    state: State
+    reasons: tuple[str, ...]
+    key: str = ""
+    render_key: str = ""
+    parts: Mapping[str, object] | None = None
+    parameters: Mapping[str, object] | None = None
+    given: tuple[str, ...] = ()
+    inputs: Mapping[str, Input] | None = None
+
+
+def resolve_inputs(home: Home, store: Store, node: Node, hashes: Hashes) -> dict[str, Input]:
+    """The inputs of a node from the current results, each file checked against its manifest."""
+    inputs = {}
+    for name, reference in node.inputs.items():
+        if reference.startswith("raw:"):
+            path = home.root / "data" / "raw" / reference.removeprefix("raw:")
+            if not path.exists():
+                raise Blocked(
+                    f"{node.place('inputs', name)}: data/raw/{reference.removeprefix('raw:')} is "
+                    f"not there; put it there or try `run_all.py fetch {store.profile}`"
+                )
+            inputs[name] = Input("", "", path, hashes.tree(path))
+            continue
+        upstream, _, sub = reference.partition("/")
+        result = store.current(upstream)
+        remedy = f"run `run_all.py {store.profile} --until {upstream}`"
+        if result is None:
+            raise Blocked(f"needs {upstream}, which has no finished result; {remedy}")
+        damage = store.damage(result, hashes)
+        if damage:
+            raise Blocked(f"needs {upstream}, whose result is corrupt: {damage[0]}; {remedy}")
+        found = result.output_hash(sub)
+        if found is None:
+            files = cast("dict[str, object]", result.manifest["files"])
+            made = [f.removeprefix("outputs/") for f in files if f.startswith("outputs/")]
+            raise WrongUse(
+                f"{node.place('inputs', name)}: {upstream} makes no {sub!r}. {nearest(sub, made)}"
+            )
+        inputs[name] = Input(upstream, result.key, result.output(sub), found)
+    return inputs
+
+
+def examine(
+    home: Home, profile: Profile, name: str, hashes: Hashes, *, force: bool = False
+) -> Step:
+    """The verdict on one node, given the current results of the nodes that it needs."""
+    node, store = profile.nodes[name], Store(home, profile.name)
+    notebook = read_notebook(home.notebook(node.notebook))
+    schema = parse_schema(notebook, f"{node.notebook}.ipynb")
+    parameters = check_parameters(schema, node.params, lambda key: node.place("params", key))
+    try:
+        inputs = resolve_inputs(home, store, node, hashes)
+    except Blocked as error:
+        return Step(name, "blocked", (str(error),), parameters=parameters)
+    known = {key: value.hash for key, value in inputs.items()}
+    parts = component_hashes(home, node, notebook, parameters, known, hashes)
+    key = digest(parts)
+    prose = [cell["source"] for cell in cast("list[dict[str, object]]", notebook["cells"])
+             if cell["cell_type"] == "markdown"]  # fmt: skip
+    state, reasons = verdict(store, name, key, parts, hashes)
+    if force:
+        state, reasons = "run", ("forced",)
+    return Step(name, state, reasons, key, digest([key, prose]), parts, parameters,
+                tuple(node.params), inputs)  # fmt: skip
+
+
+def verdict(
+    store: Store, name: str, key: str, parts: Mapping[str, object], hashes: Hashes
+) -> tuple[State, tuple[str, ...]]:
+    """Whether the result with this key is there and whole; if not, what changed."""
+    current, result = store.current(name), store.result(name, key)
+    if result is not None:
+        damage = store.damage(result, hashes)
+        if damage:
+            return "corrupt", tuple(damage)
+        same = current is not None and current.key == result.key
+        return "done", () if same else ("an earlier result fits again",)
+    if current is None:
+        failed = store.failure(name) is not None
+        return "run", ("failed last time" if failed else "never finished",)
+    return "run", changes(current.parts, parts) or ("its result is gone",)
+
+
+def changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
+    """What differs between two keys, part by part.
+
+    >>> changes({"param.lr": 0.1, "code": "a"}, {"param.lr": 0.2, "code": "b"})
+    ('code changed', 'param.lr 0.1 → 0.2')
+    """
+    told = []
+    for part in sorted(old.keys() | new.keys()):
+        before, after = old.get(part), new.get(part)
+        if part in old and part in new and before == after:
+            continue
+        if part not in old or part not in new:
+            told.append(f"{part} {'is new' if part in new else 'is no longer used'}")
+        elif part.startswith("param.") or part in {"python", "device", "seed", "schema"}:
+            told.append(f"{part} {before} → {after}")
+        else:
+            told.append(f"{part} changed")
+    return tuple(told)
+
+
+def select(profile: Profile, only: set[str], start: set[str], until: set[str]) -> list[str]:
+    """The chosen nodes in running order."""
+    for name in only | start | until:
+        if name not in profile.nodes:
+            raise WrongUse(f"no node {name!r} in {profile.name}. {nearest(name, profile.nodes)}")
+    chosen = set(only or profile.nodes)
+    if start:
+        chosen &= profile.downstream(start)
+    if until:
+        chosen &= profile.upstream(until)
+    return [name for name in profile.order() if name in chosen]
+
+
+def plan(
+    home: Home, profile: Profile, chosen: list[str], hashes: Hashes, *,
+    force: bool = False, lenient: bool = False,
+) -> dict[str, Step]:  # fmt: skip
+    """The verdict on all chosen nodes, as far as it can be known before anything runs.
+
+    ``lenient`` makes a node that is described wrongly blocked instead of ending everything.
+    """
+    steps: dict[str, Step] = {}
+    for name in chosen:
+        try:
+            step = examine(home, profile, name, hashes, force=force)
+        except WrongUse as error:
+            if not lenient:
+                raise
+            step = Step(name, "blocked", (str(error),))
+        needs = {need: steps[need].state for need in profile.nodes[name].needs if need in steps}
+        stuck = [need for need, state in needs.items() if state == "blocked"]
+        moving = sorted(need for need, state in needs.items() if state not in {"done", "blocked"})
+        if stuck:
+            step = Step(name, "blocked", (f"needs {stuck[0]}, which is blocked",))
+        elif moving and step.state != "run" and "data/raw/" not in "".join(step.reasons):
+            waits = f"waits for {', '.join(moving)}"
+            step = Step(name, "maybe" if step.key else "run", (waits,))
+        steps[name] = step
+    return steps

@@ -1,0 +1,209 @@
+"""A profile is a graph as data: ``params/<profile>.yaml`` names nodes, inputs and parameters.
+
+YAML is read strictly: duplicate keys, anchors and merges are errors, ``1e-4`` is a float, ``no`` is
+a word, and each value remembers its line.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from lib.pipeline import WrongUse
+from lib.pipeline.schema import nearest
+
+__all__ = ["CODE_ROOT", "Home", "Node", "Profile", "find_home", "load_profile", "read_yaml"]
+
+CODE_ROOT = Path(__file__).resolve().parents[2]
+NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
+INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)\Z", re.ASCII)
+FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?\Z", re.ASCII)
+WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
+RESOURCES = {"cpu": 1.0, "memory_gb": 1.0, "gpu": 0.0, "minutes": 120.0}
+
+Path_ = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folders of one project; everything the runner touches lies below ``root``."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "data" / "store"
+
+    def notebook(self, name: str) -> Path:
+        return self.root / "notebooks" / f"{name}.ipynb"
+
+    @property
+    def lock(self) -> Path:
+        own = self.root / "requirements.lock"
+        return own if own.exists() else CODE_ROOT / "requirements.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A notebook with parameters and named inputs."""
+
+    name: str
+    notebook: str
+    inputs: dict[str, str]
+    params: dict[str, object]
+    resources: dict[str, float]
+    lines: dict[Path_, int]
+    source: str
+
+    @property
+    def needs(self) -> set[str]:
+        return {i.split("/")[0] for i in self.inputs.values() if not i.startswith("raw:")}
+
+    def place(self, *path: str) -> str:
+        """Where in the profile something stands, for messages."""
+        line = self.lines.get(path, self.lines.get((), 0))
+        return f"{self.source}, line {line}: node {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    about: str
+    nodes: dict[str, Node]
+
+    @property
+    def graph(self) -> dict[str, set[str]]:
+        return {name: node.needs for name, node in self.nodes.items()}
+
+    def order(self) -> list[str]:
+        """Every node after what it needs."""
+        return list(TopologicalSorter(self.graph).static_order())
+
+    def upstream(self, names: set[str]) -> set[str]:
+        """The nodes themselves and all they stand on."""
+        found, queue = set[str](), list(names)
+        while queue:
+            name = queue.pop()
+            if name not in found:
+                found.add(name)
+                queue.extend(self.nodes[name].needs)
+        return found
+
+    def downstream(self, names: set[str]) -> set[str]:
+        """The nodes themselves and all that stands on them."""
+        return {name for name in self.nodes if self.upstream({name}) & names}
+
+
+def find_home() -> Home:
+    """The project of this library, or the folder named by LINGREC_HOME."""
+    return Home(Path(os.environ.get("LINGREC_HOME") or CODE_ROOT).resolve())
+
+
+def read_yaml(text: str, source: str) -> tuple[object, dict[Path_, int]]:
+    """The value of a YAML document and the line of each of its keys.
+
+    >>> read_yaml("lr: 1e-4", "x.yaml")[0]
+    {'lr': 0.0001}
+    """
+    lines: dict[Path_, int] = {}
+    seen: set[int] = set()
+
+    def build(node: yaml.Node, path: Path_) -> object:
+        line = node.start_mark.line + 1
+        lines.setdefault(path, line)
+        if id(node) in seen:
+            raise WrongUse(f"{source}, line {line}: an anchor is used; write the value out")
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            return node.value if node.style else plain(node.value)
+        if isinstance(node, yaml.SequenceNode):
+            return [build(item, (*path, str(n))) for n, item in enumerate(node.value)]
+        result: dict[str, object] = {}
+        for key_node, value_node in cast("yaml.MappingNode", node).value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if not isinstance(key, str) or key == "<<":
+                raise WrongUse(f"{source}, line {line}: keys are plain words; write it out")
+            if key in result:
+                raise WrongUse(f"{source}, line {line}: {key!r} is given twice; keep one")
+            lines[*path, key] = line
+            result[key] = build(value_node, (*path, key))
+        return result
+
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise WrongUse(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    return (None if root is None else build(root, ())), lines
+
+
+def plain(text: str) -> object:
+    """An unquoted YAML word as JSON would read it; all else (012, no, 2024-01-01) stays text."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    if INTEGER.match(text):
+        return int(text)
+    return float(text) if FLOAT.match(text) else text
+
+
+def load_profile(home: Home, name: str) -> Profile:
+    """Read and check one profile; parameters are checked when a node is examined."""
+    path = home.root / "params" / f"{name}.yaml"
+    source = f"params/{path.name}"
+    if not path.is_file():
+        names = [other.stem for other in path.parent.glob("*.yaml")]
+        raise WrongUse(f"{source}: no such profile. {nearest(name, names)}")
+    raw, lines = read_yaml(path.read_text(encoding="utf-8"), source)
+    top = check_keys(raw, {"about", "nodes"}, source)
+    nodes = check_keys(top.get("nodes"), None, f"{source}: nodes")
+    profile = Profile(name, str(top.get("about") or ""), {
+        node: build_node(node, spec, lines, source) for node, spec in nodes.items()
+    })  # fmt: skip
+    for node in profile.nodes.values():
+        for need in sorted(node.needs - profile.nodes.keys()):
+            place = node.place("inputs")
+            raise WrongUse(f"{place}: input {need!r} is no node. {nearest(need, profile.nodes)}")
+    try:
+        profile.order()
+    except CycleError as error:
+        raise WrongUse(f"{source}: nodes need each other: {' <- '.join(error.args[1])}") from error
+    return profile
+
+
+def build_node(name: str, spec: object, lines: dict[Path_, int], source: str) -> Node:
+    """Check the shape of one node."""
+    prefix = ("nodes", name)
+    own = {path[2:]: line for path, line in lines.items() if path[:2] == prefix}
+    place = f"{source}, line {lines[prefix]}: node {name}"
+    if not NAME.match(name):
+        raise WrongUse(f"{place}: a node's name is letters, digits and _; rename it")
+    parts = check_keys(spec, {"notebook", "inputs", "params", "resources"}, place)
+    if not isinstance(parts.get("notebook"), str):
+        raise WrongUse(f"{place}: write `notebook: NN_verb_object`")
+    inputs = check_keys(parts.get("inputs") or {}, None, f"{place}: inputs")
+    for key, value in inputs.items():
+        if not isinstance(value, str) or ".." in value.split("/") or "/" in value[:1]:
+            raise WrongUse(
+                f"{place}: input {key}: {value!r} is not `node`, `node/path` or `raw:path`"
+            )
+    params = check_keys(parts.get("params") or {}, None, f"{place}: params")
+    given = check_keys(parts.get("resources") or {}, set(RESOURCES), f"{place}: resources")
+    for key, amount in given.items():
+        if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
+            raise WrongUse(f"{place}: resources: {key} = {amount!r}; expected a number, 0 or more")
+    resources = RESOURCES | cast("dict[str, float]", given)
+    return Node(name, cast(str, parts["notebook"]), cast("dict[str, str]", inputs), params,
+                resources, own, source)  # fmt: skip
+
+
+def check_keys(value: object, known: set[str] | None, place: str) -> dict[str, object]:
+    """A mapping whose keys are all known."""
+    if not isinstance(value, dict):
+        raise WrongUse(f"{place}: expected keys with values, found {value!r}")
+    for key in value:
+        if known is not None and key not in known:
+            raise WrongUse(f"{place}: unknown key {key!r}. {nearest(key, known)}")
+    return value

@@ -1,0 +1,343 @@
+"""``run-one``: brings one node to a complete result, or says why not. Idempotent.
+
+The same command runs under any scheduler: it exits at once when the node's key is complete.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from lib.data.files import read_json, sha256_of, write_atomic, write_json
+from lib.pipeline import Blocked, NotebookFailed, RunnerError
+from lib.pipeline.keys import SCHEMA, Hashes, device_class
+from lib.pipeline.lease import Lease, process_stamp
+from lib.pipeline.notebook import Execution, clean_text, execute_notebook, to_text
+from lib.pipeline.plan import Step, examine
+from lib.pipeline.profile import CODE_ROOT, Home, Node, Profile
+from lib.pipeline.schema import read_notebook
+from lib.pipeline.store import Store, folder_bytes
+
+__all__ = ["run_one"]
+
+MEGA = 1_000_000
+
+
+def run_one(home: Home, profile: Profile, name: str, *, force: bool, follow: bool) -> str:
+    """Run one node unless it is complete; returns ``done`` or ``ran``."""
+    store, hashes = Store(home, profile.name), Hashes(home.store)
+    forced_at = time.time_ns()
+    step = examine(home, profile, name, hashes, force=force)
+    if step.state == "blocked":
+        raise Blocked(step.reasons[0])
+    if step.state == "done":
+        store.point(name, step.key)
+        hashes.save()
+        return "done"
+    lease = Lease(store.folder(name))
+    used = [f"{i.node}/{i.key}" for i in (step.inputs or {}).values() if i.node]
+    while not lease.acquire(inputs=used):
+        time.sleep(0.2)  # another runner is at it: its result will do for us too
+    try:
+        store.sweep(name)
+        fresh = store.result(name, step.key)
+        made = fresh is not None and int(str(fresh.manifest.get("made_ns", 0))) > forced_at
+        step = examine(home, profile, name, hashes, force=force and not made)
+        if step.state == "blocked":
+            raise Blocked(step.reasons[0])
+        if step.state == "done":
+            store.point(name, step.key)
+            return "done"
+        if step.state == "corrupt" and (bad := store.result(name, step.key)):
+            store.quarantine(bad)
+        check_space(store, name)
+        Attempt(home, profile, step, store, lease, follow).run(hashes)
+        return "ran"
+    finally:
+        hashes.save()
+        lease.release()
+
+
+def check_space(store: Store, name: str) -> None:
+    """Refuse to start where the last result would not fit again."""
+    last = store.current(name)
+    need = int(folder_bytes(last.folder) * 1.1) if last else 0
+    free = shutil.disk_usage(store.folder(name)).free
+    if need > free:
+        raise Blocked(
+            f"disk full: the last result has {need / MEGA:.1f} MB, {free / MEGA:.1f} MB are free, "
+            f"{(need - free) / MEGA:.1f} MB are missing; free space or `run_all.py gc --keep 1`"
+        )
+
+
+class Attempt:
+    """One attempt at one node, from an empty work folder to a committed result."""
+
+    def __init__(
+        self, home: Home, profile: Profile, step: Step, store: Store, lease: Lease, follow: bool
+    ) -> None:
+        self.home, self.profile, self.step, self.store = home, profile, step, store
+        self.lease, self.follow = lease, follow
+        self.node: Node = profile.nodes[step.node]
+        self.folder = store.folder(step.node)
+        self.nonce = secrets.token_hex(16)
+        self.started, self.clock = datetime.now(UTC), time.monotonic()
+        self.deadline = self.clock + 60 * self.node.resources["minutes"]
+        self.notebook = read_notebook(home.notebook(self.node.notebook))
+        self.shown: tuple[object, ...] = ()
+        self.beat_at = 0.0
+        self.execution = Execution()
+
+    def run(self, hashes: Hashes) -> None:
+        """Execute, check, commit; anything else becomes an error with a page of its own."""
+        signal.signal(signal.SIGTERM, lambda *_: STOP.set())
+        with self.store.work_folder(self.step.node) as work:
+            try:
+                finished = self.execute(work)
+                self.check(work, finished)
+                self.record(work, finished)
+                if examine(self.home, self.profile, self.step.node, hashes).key != self.step.key:
+                    raise NotebookFailed(
+                        "its code, parameters or inputs changed while it ran, so the result "
+                        "belongs to neither version; run again"
+                    )
+                if not self.lease.held():
+                    raise NotebookFailed("another worker took over after this one was suspended")
+                self.commit(work)
+            except (RunnerError, OSError) as error:
+                problem = self.explain(error, work)
+                shutil.rmtree(work, ignore_errors=True)  # frees the disk for the explanation
+                self.fail(problem)
+                raise NotebookFailed(str(problem["message"])) from error
+            finally:
+                for name in ("status.json", "progress.json"):
+                    (self.folder / name).unlink(missing_ok=True)
+
+    def execute(self, work: Path) -> dict[str, Any]:
+        """Run the notebook and return what ``run.finish`` left."""
+        for name in ("outputs", "figures", "cwd"):
+            (work / name).mkdir()
+        scratch = self.store.scratch(self.step.node, self.step.key)
+        scratch.mkdir(exist_ok=True)
+        inputs = self.step.inputs or {}
+        context = {
+            "home": str(self.home.root), "profile": self.profile.name, "node": self.step.node,
+            "notebook": self.node.notebook, "nonce": self.nonce, "work": str(work),
+            "device": device_class(self.node), "parameters": self.step.parameters,
+            "inputs": {name: str(value.path) for name, value in inputs.items()},
+            "scratch": str(scratch), "progress": str(self.folder / "progress.json"),
+        }  # fmt: skip
+        write_json(work / "context.json", context)
+        with (self.folder / "log.txt").open("w", encoding="utf-8", buffering=1) as log:
+            overrides = {name: cast("dict[str, object]", self.step.parameters)[name]
+                         for name in self.step.given}  # fmt: skip
+            self.execution = run = execute_notebook(
+                self.notebook, overrides, self.environment(work), work / "cwd", log, self.watch
+            )
+        if STOP.is_set():
+            raise SystemExit(143)  # stopping is no failure: nothing is recorded
+        if run.stopped:
+            raise NotebookFailed(run.stopped)
+        if run.death:
+            raise NotebookFailed(
+                f"the kernel died ({run.death}) with a peak memory of {run.peak_bytes / MEGA:.0f} "
+                f"MB of {memory_bytes() / MEGA:.0f} MB"
+                + ("; probably out of memory" if "SIGKILL" in run.death else "")
+            )
+        if run.error:
+            raise NotebookFailed(clean_text(str(run.error))) from run.error
+        skipped = [n for n, cell in enumerate(run.notebook.cells)
+                   if cell.cell_type == "code" and cell.source.strip()
+                   and not cell.execution_count]  # fmt: skip
+        if skipped or not (work / "finish.json").exists():
+            where = f"; cell {skipped[0]} ({run.titles[skipped[0]]}) never ran" if skipped else ""
+            raise NotebookFailed(f"the notebook ended without `run.finish()`{where}")
+        return cast("dict[str, Any]", read_json(work / "finish.json"))
+
+    def environment(self, work: Path) -> dict[str, str]:
+        """What must be set before the kernel starts, for equal results and no network."""
+        threads = str(max(1, int(self.node.resources["cpu"])))
+        counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
+                  "POLARS_MAX_THREADS", "NUMEXPR_NUM_THREADS")  # fmt: skip
+        fixed = {
+            "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TOKENIZERS_PARALLELISM": "false", "TQDM_MININTERVAL": "30", "PYTHONUTF8": "1",
+            "IPYTHONDIR": str(work / "cwd" / ".ipython"), "PYTHONPATH": str(CODE_ROOT),
+            "LINGREC_CONTEXT": str(work / "context.json"), "LINGREC_HOME": str(self.home.root),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        }  # fmt: skip
+        if device_class(self.node) == "cpu":
+            fixed["CUDA_VISIBLE_DEVICES"] = ""
+        return os.environ | dict.fromkeys(counts, threads) | fixed
+
+    def watch(self, run: Execution) -> None:
+        """Heartbeat, wall limit, orphan check and the status that the runner shows."""
+        self.execution, now = run, time.monotonic()
+        if now - self.beat_at > 2:
+            self.lease.beat()
+            self.beat_at = now
+        if run.process and "kernel" not in self.lease.content:
+            with contextlib.suppress(OSError):
+                self.lease.note(kernel=process_stamp(run.process.pid))
+        if now > self.deadline:
+            run.stop(f"over its limit of {self.node.resources['minutes']:g} minutes")
+        if STOP.is_set():
+            run.stop("stopped from outside")
+        if (run.cell, run.title) != self.shown:
+            self.shown = (run.cell, run.title)
+            status = {"cell": run.cell, "cells": run.cells, "title": run.title[:200],
+                      "started": self.started.timestamp()}  # fmt: skip
+            with contextlib.suppress(OSError):
+                write_atomic(self.folder / "status.json", json.dumps(status).encode())
+            if self.follow:
+                print(f"  cell {run.cell}/{run.cells}: {run.title[:100]}", file=sys.stderr)
+
+    def check(self, work: Path, finished: dict[str, Any]) -> None:
+        """Believe nothing: the nonce, every declared file, every number."""
+        if finished.get("nonce") != self.nonce:
+            raise NotebookFailed("finish.json is not from this run; only `run.finish()` writes it")
+        missing = [name for name in finished["outputs"] if not (work / name).exists()]
+        if missing:
+            raise NotebookFailed(
+                f"declared but not written: {', '.join(missing[:5])}; "
+                "write it to the path that `run.path` gave, or do not ask for one"
+            )
+        for metric in finished["metrics"]:  # read_json already refuses what is not a number
+            if not abs(float(metric["value"])) < float("inf"):
+                raise NotebookFailed(f"metric {metric['name']} is {metric['value']}, not finite")
+
+    def record(self, work: Path, finished: dict[str, Any]) -> None:
+        """Write the record, the executed notebook and, last, the manifest."""
+        run, step = self.execution, self.step
+        cells = [{"index": n, "title": run.titles[n], "seconds": round(run.seconds[n], 3)}
+                 for n, cell in enumerate(run.notebook.cells)
+                 if cell.cell_type == "code"]  # fmt: skip
+        inputs = {name: {"node": i.node, "key": i.key, "hash": i.hash,
+                         "path": os.path.relpath(i.path, self.home.root)}
+                  for name, i in (step.inputs or {}).items()}  # fmt: skip
+        kept = {
+            name: finished[name] for name in ("metrics", "tables", "figures", "note", "versions")
+        }
+        record = kept | {
+            "schema": SCHEMA, "node": step.node, "notebook": self.node.notebook,
+            "title": title_of(self.notebook), "parameters": step.parameters,
+            "defaults": sorted(set(step.parameters or {}) - set(step.given)), "inputs": inputs,
+            "cells": cells, "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.clock, 3), "device": finished["device"],
+            "peak_memory_bytes": max(run.peak_bytes, finished["peak_memory_bytes"]),
+            "gpu_peak_memory_bytes": finished["gpu_peak_memory_bytes"], "git": git_state(),
+        }  # fmt: skip
+        write_json(work / "record.json", record)
+        write_atomic(work / "executed.ipynb", to_text(run.notebook, self.home.root).encode())
+        for leftover in ("context.json", "finish.json"):
+            (work / leftover).unlink()
+        shutil.rmtree(work / "cwd", ignore_errors=True)
+        files = {
+            path.relative_to(work).as_posix(): {
+                "sha256": sha256_of(path), "bytes": path.stat().st_size
+            }
+            for path in sorted(work.rglob("*")) if path.is_file()
+        }  # fmt: skip
+        manifest = {"schema": SCHEMA, "node": step.node, "profile": self.profile.name,
+                    "notebook": self.node.notebook, "key": step.key, "components": step.parts,
+                    "render_key": step.render_key, "files": files, "made_ns": time.time_ns(),
+                    "made": datetime.now(UTC).isoformat()}  # fmt: skip
+        write_json(work / "manifest.json", manifest)
+
+    def commit(self, work: Path) -> None:
+        self.store.commit(self.step.node, self.step.key, work)
+        self.store.clear_failure(self.step.node)
+        for scratch in self.folder.glob("scratch-*"):
+            if scratch == self.store.scratch(self.step.node, self.step.key):
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def explain(self, error: RunnerError | OSError, work: Path) -> dict[str, object]:
+        """What a person needs: where, what, the last lines, and how to see it again."""
+        run = self.execution
+        message, lines, cell, place = clean_text(str(error)), [], run.cell, ""
+        for n, found in enumerate(run.notebook.cells if run.notebook else []):
+            for output in found.get("outputs", []):
+                if output.output_type == "error":
+                    lines = [clean_text(line) for line in "\n".join(output.traceback).splitlines()]
+                    message, cell = f"{output.ename}: {clean_text(output.evalue)}", n
+        frames = re.findall(r"(lib/[\w/]+\.py):(\d+)", "\n".join(lines))
+        place = ":".join(frames[-1]) if frames else ""
+        full = isinstance(error, OSError) and error.errno in {27, 28}
+        if full or "No space left" in message or "File too large" in message:
+            last, free = self.store.current(self.step.node), shutil.disk_usage(self.folder).free
+            had = folder_bytes(last.folder) if last else 0
+            written = folder_bytes(work)
+            lack = max(had, written + 1) - written
+            message += (
+                f" - disk full: {written / MEGA:.2f} MB were written, {free / MEGA:.2f} MB are free"
+                + (f", the last result has {had / MEGA:.2f} MB" if had else "")
+                + f"; at least {lack / MEGA:.2f} MB are missing. Free space or run "
+                "`run_all.py gc --keep 1`"
+            )
+        tail = lines or (self.folder / "log.txt").read_text("utf-8").splitlines()
+        root = f"{self.home.root}/"
+        return {
+            "node": self.step.node, "notebook": self.node.notebook, "cell": cell,
+            "title": run.titles[cell] if 0 <= cell < len(run.titles) else run.title,
+            "place": place, "message": message.replace(root, ""),
+            "lines": [line.replace(root, "") for line in tail[-15:]],
+            "reproduce": f"python run_all.py {self.profile.name} --only {self.step.node}",
+            "peak_memory_bytes": run.peak_bytes, "key": self.step.key,
+            "log": f"data/store/{self.profile.name}/{self.step.node}/log.txt",
+            "when": self.started.isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    def fail(self, problem: dict[str, object]) -> None:
+        executed = self.execution.notebook
+        text = to_text(executed, self.home.root) if executed else None
+        with contextlib.suppress(OSError):
+            self.store.set_failure(self.step.node, problem, text)
+
+
+STOP = threading.Event()  # set by SIGTERM, and when the runner is gone
+
+
+def watch_parent() -> None:
+    """End with whoever started us: our standard input closes when they are gone."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        STOP.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def title_of(notebook: dict[str, Any]) -> str:
+    """The notebook's first heading."""
+    lines = [line for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+             for line in cell["source"].splitlines() if line.startswith("# ")]  # fmt: skip
+    return lines[0].removeprefix("# ").strip() if lines else ""
+
+
+def git_state() -> dict[str, object]:
+    """The commit that ran and whether files differed from it; empty outside a repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(CODE_ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    if shutil.which("git") is None:
+        return {}
+    dirty = git("status", "--porcelain", "--", "lib", "notebooks", "params", "requirements.lock")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(dirty)}
