@@ -1,0 +1,171 @@
+"""The plots many notebooks share, and their style. Data in, ``Figure`` out; nothing is saved here.
+
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers; series also differ by
+marker. Cards are white, because the pages show them on white in light and dark.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+__all__ = ["COLOURS", "MARKERS", "Row", "plot_groups", "plot_intervals", "plot_learning",
+           "plot_reliability", "style"]  # fmt: skip
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK, SOFT = "#1d2126", "#6b737d"
+
+STYLE = {
+    "figure.facecolor": "white", "figure.dpi": 100, "savefig.dpi": 150, "figure.figsize": (7, 3.9),
+    "figure.constrained_layout.use": True, "font.size": 10, "axes.titlesize": 11,
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlepad": 10,
+    "axes.edgecolor": SOFT, "axes.labelcolor": INK, "text.color": INK, "axes.linewidth": 0.8,
+    "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#e6e6e6", "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "legend.frameon": False, "lines.linewidth": 1.8, "lines.markersize": 5,
+    "axes.prop_cycle": cycler(color=COLOURS) + cycler(marker=MARKERS),
+}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One line of ``plot_intervals``."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the house style inside the ``with`` block, and in no other place."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def plot_learning(
+    curves: Mapping[str, Sequence[float]], *, ylabel: str, xlabel: str = "epoch",
+    best: Mapping[str, int] | None = None,
+) -> Figure:  # fmt: skip
+    """One line per named curve over steps 1, 2, …; ``best`` rings the step that was kept.
+
+    >>> len(plot_learning({"train": [0.7, 0.6], "valid": [0.7, 0.65]}, ylabel="loss").axes)
+    1
+    """
+    with style():
+        figure = Figure()
+        axes = figure.subplots()
+        for name, values in curves.items():
+            steps = np.arange(1, len(values) + 1)
+            (line,) = axes.plot(steps, values, label=name, markevery=max(1, len(values) // 12))
+            if best and name in best:
+                kept = best[name]
+                axes.plot(kept, values[kept - 1], "o", markersize=12, markerfacecolor="none",
+                          markeredgecolor=line.get_color(), label=f"{name}: kept")  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(curves) > 1 or best:
+            axes.legend()
+    return figure
+
+
+def plot_intervals(
+    rows: Sequence[Row], *, xlabel: str, baseline: float | None = None, ceiling: float | None = None
+) -> Figure:
+    """A dot with its interval per row, first row on top; lines for the baseline and the ceiling.
+
+    >>> plot_intervals([Row("A", 0.7, 0.68, 0.72)], xlabel="AUC").get_figheight() > 1
+    True
+    """
+    with style():
+        figure = Figure(figsize=(7, 1.1 + 0.34 * max(2, len(rows))))
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [place, place], color=COLOURS[0], marker="|",
+                          markersize=7, linewidth=2)  # fmt: skip
+            axes.plot(row.value, place, "o", color=COLOURS[0], markersize=7)
+            axes.annotate(f"{row.value:.4g}", (row.value, place), xytext=(0, 6),
+                          textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+        for value, name, colour, dashes in (
+            (baseline, "baseline", SOFT, (0, (4, 3))), (ceiling, "ceiling", COLOURS[1], "-")
+        ):  # fmt: skip
+            if value is not None:
+                axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.3, marker="")
+                axes.annotate(f"{name} {value:.4g}", (value, 1), xycoords=("data", "axes fraction"),
+                              xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
+                              color=colour, fontsize=8.5)  # fmt: skip
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.7)
+        axes.set_xlabel(xlabel)
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.08)
+    return figure
+
+
+def plot_reliability(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]], *, log: bool = False
+) -> Figure:
+    """Observed against predicted rate per bin; ``curves``: name -> (predicted, observed, count).
+
+    Dots grow with the number of rows behind them; ``log`` suits rare events.
+    """
+    with style():
+        figure = Figure(figsize=(5.2, 4.8))
+        axes = figure.subplots()
+        for place, (name, (predicted, observed, count)) in enumerate(curves.items()):
+            counts = np.asarray(count, dtype=float)
+            sizes = 12 + 90 * counts / max(counts.max(initial=0), 1)
+            colour, mark = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            axes.plot(predicted, observed, color=colour, marker="", linewidth=1)
+            axes.scatter(predicted, observed, s=sizes, color=colour, marker=mark, label=name,
+                         edgecolors="white", linewidths=0.6)  # fmt: skip
+        if log:
+            axes.set(xscale="log", yscale="log")
+        low = min(axes.get_xlim()[0], axes.get_ylim()[0])
+        high = max(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot([low, high], [low, high], color=SOFT, linestyle="--", marker="", linewidth=1,
+                  label="perfect", zorder=0)  # fmt: skip
+        axes.set(xlabel="predicted probability", ylabel="observed rate", xlim=(low, high),
+                 ylim=(low, high), aspect="equal")  # fmt: skip
+        axes.legend()
+    return figure
+
+
+def plot_groups(
+    panels: Mapping[str, ArrayLike], groups: Sequence[str], *, seed: int = 0, max_points: int = 4000
+) -> Figure:
+    """Points in two dimensions, one panel per map (perplexity, seed, model), coloured by group.
+
+    Groups beyond the eight largest are drawn together as "other". Axes carry no numbers, because
+    sizes and distances of clusters mean nothing in a t-SNE map.
+    """
+    names = np.asarray(groups, dtype=str)
+    labels, counts = np.unique(names, return_counts=True)
+    main = labels[np.argsort(-counts, kind="stable")][: len(COLOURS) - (len(labels) > len(COLOURS))]
+    keep = np.arange(len(names))
+    if len(keep) > max_points:
+        keep = np.random.default_rng(seed).choice(len(keep), max_points, replace=False)
+    with style():
+        figure = Figure(figsize=(4.1 * len(panels) + 1.2, 4.1))
+        for axes, (title, points) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            xy, chosen = np.asarray(points)[keep], names[keep]
+            for place, label in enumerate([*main, "other"]):
+                mask = chosen == label if label in main else ~np.isin(chosen, main)
+                colour = "#b9bec4" if label not in main else COLOURS[place]
+                if mask.any():
+                    axes.scatter(xy[mask, 0], xy[mask, 1], s=9, color=colour, label=label,
+                                 marker=MARKERS[place % 8], alpha=0.75, linewidths=0)  # fmt: skip
+            axes.set(title=title, xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=2)
+    return figure
