@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 a node failed, 2 wrong use, 3 blocked.
 """
 
 import argparse
-import json
 import os
 import secrets
 import signal
@@ -14,11 +13,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lib.pipeline import RunnerError, WrongUse
+from lib.pipeline import RunnerError, WrongUse, tools
 from lib.pipeline.executors import DaskPool, LocalPool, Pool, end_all
 from lib.pipeline.keys import Hashes
 from lib.pipeline.pages import render_pages
-from lib.pipeline.plan import Step, plan, select
+from lib.pipeline.plan import Step, node_parameters, plan, select
 from lib.pipeline.profile import Home, Profile, find_home, load_profile
 from lib.pipeline.show import Reporter
 from lib.pipeline.store import Store
@@ -30,8 +29,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str]) -> int:
     """Dispatch, and turn every foreseen problem into one message and an exit code."""
     commands: dict[str, Callable[[Home, list[str]], int]] = {
-        "run-one": command_run_one, "doctor": command_doctor, "status": command_status,
-        "diff": command_diff, "gc": command_gc, "fetch": command_fetch,
+        "run-one": command_run_one, "doctor": tools.doctor, "status": tools.status,
+        "diff": tools.diff, "gc": tools.gc, "fetch": tools.fetch,
     }  # fmt: skip
     words = list(arguments)
     try:
@@ -69,6 +68,7 @@ def command_run(home: Home, words: list[str]) -> int:
         "keep-going": "after a failure, run what does not need it",
         "verify": "hash every stored file again",
         "follow": "show each cell and what workers say",
+        "no-pages": "leave reports/ as it is",
     }.items():
         parser.add_argument(f"--{option}", action="store_true", help=help_text)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="CPU tokens")
@@ -112,7 +112,7 @@ def run_profile(
     """Walk the graph, write the run's history, make the pages, tell the result."""
     store, began, started = Store(home, profile.name), time.monotonic(), datetime.now(UTC)
     for name in chosen:  # every wrong parameter is told before anything starts
-        plan_check(home, profile, name)
+        node_parameters(home, profile.nodes[name])
     live = sys.stdout.isatty() and not options.follow
     pool = make_pool(home, options)
     reporter = Reporter(store, profile, chosen, live=live)
@@ -130,15 +130,7 @@ def run_profile(
     if busy:
         store.add_run(describe_run(store, outcomes, started, seconds))
     code = tell(outcomes, seconds)
-    return code if render_pages(home, profile) else max(code, 1)
-
-
-def plan_check(home: Home, profile: Profile, name: str) -> None:
-    from lib.pipeline.schema import check_parameters, parse_schema, read_notebook
-
-    node = profile.nodes[name]
-    schema = parse_schema(read_notebook(home.notebook(node.notebook)), f"{node.notebook}.ipynb")
-    check_parameters(schema, node.params, lambda key: node.place("params", key))
+    return code if options.no_pages or render_pages(home, profile) else max(code, 1)
 
 
 def interrupt(*_: object) -> None:
@@ -189,26 +181,3 @@ def command_run_one(home: Home, words: list[str]) -> int:
     state = run_one(home, profile, options.node, force=options.force, follow=options.follow)
     print(f"{options.node}: {state}")
     return 0
-
-
-def command_doctor(home: Home, words: list[str]) -> int:
-    raise WrongUse("doctor: not here yet")
-
-
-def command_status(home: Home, words: list[str]) -> int:
-    raise WrongUse("status: not here yet")
-
-
-def command_diff(home: Home, words: list[str]) -> int:
-    raise WrongUse("diff: not here yet")
-
-
-def command_gc(home: Home, words: list[str]) -> int:
-    raise WrongUse("gc: not here yet")
-
-
-def command_fetch(home: Home, words: list[str]) -> int:
-    raise WrongUse("fetch: not here yet")
-
-
-_ = json

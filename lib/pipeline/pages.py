@@ -14,7 +14,8 @@ __all__ = ["page_states", "render_pages"]
 
 def page_states(home: Home, profile: Profile) -> dict[str, dict[str, object]]:
     """For each node its state as a reader sees it: done, stale, failed, blocked or not run."""
-    store, states = Store(home, profile.name), {}
+    store = Store(home, profile.name)
+    states: dict[str, dict[str, object]] = {}
     steps = plan(home, profile, profile.order(), Hashes(home.store), lenient=True)
     for name, step in steps.items():
         state: str = step.state
@@ -37,15 +38,14 @@ def render_pages(home: Home, profile: Profile) -> bool:
     currents = {name: store.current(name) for name in states}
     keys = {name: result and result.key for name, result in currents.items()}
     failures = {name: store.failure(name) for name in states}
-    hashes = Hashes(home.store)
-    folder = CODE_ROOT / "lib" / "report"
-    texts = [hashes.of(path) for path in [*sorted(home.root.glob("notebooks/*.ipynb")),
-             *sorted(path for path in folder.rglob("*") if path.suffix != ".pyc" and path.is_file())]]  # fmt: skip
+    hashes, folder = Hashes(home.store), CODE_ROOT / "lib" / "report"
+    sources = [*home.root.glob("notebooks/*.ipynb"), *folder.rglob("*.*")]
+    texts = sorted(hashes.of(path) for path in sources if path.suffix != ".pyc")
     shown = digest([states, keys, failures, texts])
     stamp = store.root / "rendered"
     if stamp.exists() and stamp.read_text() == shown and (home.root / "reports").exists():
         return True
-    from lib.report import render_all
+    from lib.report.render import render_all
 
     try:
         index = render_all(home.root, profile.name, states)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -9,9 +10,9 @@ from lib.pipeline import Blocked, WrongUse
 from lib.pipeline.keys import Hashes, component_hashes, digest
 from lib.pipeline.profile import Home, Node, Profile
 from lib.pipeline.schema import check_parameters, nearest, parse_schema, read_notebook
-from lib.pipeline.store import Result, Store
+from lib.pipeline.store import Store
 
-__all__ = ["Input", "State", "Step", "examine", "plan", "select"]
+__all__ = ["Input", "State", "Step", "examine", "node_parameters", "plan", "select"]
 
 State = Literal["done", "run", "maybe", "corrupt", "blocked"]
 
@@ -73,14 +74,20 @@ def resolve_inputs(home: Home, store: Store, node: Node, hashes: Hashes) -> dict
     return inputs
 
 
+def node_parameters(home: Home, node: Node) -> tuple[dict[str, object], dict[str, object]]:
+    """The notebook of a node, and its parameters checked against the notebook's schema."""
+    notebook = read_notebook(home.notebook(node.notebook))
+    schema = parse_schema(notebook, f"{node.notebook}.ipynb")
+    place = partial(node.place, "params")
+    return notebook, check_parameters(schema, node.params, place)
+
+
 def examine(
     home: Home, profile: Profile, name: str, hashes: Hashes, *, force: bool = False
 ) -> Step:
     """The verdict on one node, given the current results of the nodes that it needs."""
     node, store = profile.nodes[name], Store(home, profile.name)
-    notebook = read_notebook(home.notebook(node.notebook))
-    schema = parse_schema(notebook, f"{node.notebook}.ipynb")
-    parameters = check_parameters(schema, node.params, lambda key: node.place("params", key))
+    notebook, parameters = node_parameters(home, node)
     try:
         inputs = resolve_inputs(home, store, node, hashes)
     except Blocked as error:

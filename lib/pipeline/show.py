@@ -1,7 +1,6 @@
 """Progress for people: a live table on a terminal, lines and a heartbeat in a pipe."""
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -123,7 +122,3 @@ def describe_failure(store: Store, name: str, said: str) -> str:
     lines += [f"  | {line}" for line in told] if isinstance(told, list) else []
     lines += [f"log: {error['log']}", f"again: {error['reproduce']}"]
     return "\n".join(f"    {line}" for line in lines)
-
-
-def on_terminal() -> bool:
-    return sys.stdout.isatty()

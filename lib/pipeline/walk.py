@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
 from lib.pipeline.executors import Pool, worker_command
@@ -75,9 +75,7 @@ def walk(
             code, said = future.result()
         except Exception as error:  # noqa: BLE001 - the scheduler's own failure, whatever it is
             code, said = 1, f"{type(error).__name__}: {error}"
-        if code == 0 and (result := store.current(step.node)):
-            state.outcomes[step.node] = Outcome("ran", seconds)
-            del result
+        if code == 0 and store.current(step.node):
             return settle(step.node, Outcome("ran", seconds))
         message = said.strip() or (f"the worker was killed by signal {-code}" if code < 0 else "")
         return settle(step.node, Outcome("blocked" if code == 3 else "failed", seconds, message))
@@ -101,6 +99,3 @@ def walk(
                 collect(future)
             reporter.tick()
     return state.outcomes
-
-
-_ = replace
