@@ -8,6 +8,7 @@ are a prefix of that type's block. An item's affinity to style m has two parts o
 ``title`` is a sum of effects of the words its title shows; ``hidden`` only behaviour can tell.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,7 +161,7 @@ def _popularity(
 ) -> NDArray[np.float64]:
     """Zipf within each type: weight (rank + 2)^-0.8, ranks in random order."""
     ranks = np.empty(len(types))
-    for low, high in zip(starts[:-1], starts[1:], strict=True):
+    for low, high in itertools.pairwise(starts):
         ranks[low:high] = rng.permutation(high - low)
     return np.asarray((ranks + 2.0) ** -0.8)
 

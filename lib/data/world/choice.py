@@ -187,8 +187,8 @@ def component_weights(law: Law, state: State) -> Weights:
     private_here = catalogue.arrivals[private] <= state.times[:, None]
     return Weights(
         repeat=(REPEAT * strength / (1 + strength)).astype(np.float32),
-        follow=(FOLLOW * here.any(axis=1)).astype(np.float32),
-        whim=(law.whim_share * private_here.any(axis=1)).astype(np.float32),
+        follow=np.asarray(FOLLOW * here.any(axis=1), dtype=np.float32),
+        whim=np.asarray(law.whim_share * private_here.any(axis=1), dtype=np.float32),
         repeat_by_place=repeat_by_place,
         companions=companions,
         companion_here=here,

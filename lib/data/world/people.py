@@ -67,9 +67,7 @@ def _lengths(config: WorldConfig, rng: np.random.Generator) -> NDArray[np.int64]
     return -np.sort(-np.minimum(lengths, MAX_EVENTS).astype(np.int64))
 
 
-def _concentrated(
-    rng: np.random.Generator, n_users: int, n_styles: int
-) -> NDArray[np.float32]:
+def _concentrated(rng: np.random.Generator, n_users: int, n_styles: int) -> NDArray[np.float32]:
     """Mixtures with one or two strong styles.  -> [U, M], rows sum to one"""
     drawn = rng.standard_gamma(0.12, (n_users, n_styles)).astype(np.float32) + np.float32(1e-6)
     return np.asarray(drawn / drawn.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -104,6 +102,4 @@ def _times(
     minutes -= minutes[offsets[:-1]][owner]
     total = np.maximum(elapsed[offsets[1:] - 1], 1e-9)
     slack = np.maximum(span - minutes[offsets[1:] - 1], 0)
-    return np.asarray(
-        first[owner] + minutes + (elapsed * (slack / total)[owner]).astype(np.int64)
-    )
+    return np.asarray(first[owner] + minutes + (elapsed * (slack / total)[owner]).astype(np.int64))

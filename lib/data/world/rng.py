@@ -53,5 +53,5 @@ def unique_codes(count: int, width: int, alphabet: str, salt: int) -> NDArray[np
     factor = (0x9E3779B1 * (2 * salt + 1)) % min(space, 2**36)
     while np.gcd(factor, space) != 1:
         factor += 1
-    mixed = (np.arange(count, dtype=np.int64) * factor + 7919 * (salt + 1)) % space
+    mixed = (np.arange(count, dtype=np.int64) * factor + 0x5DEECE66D * (salt + 1)) % space
     return digits(mixed.astype(np.uint64), width, alphabet)

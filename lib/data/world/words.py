@@ -18,8 +18,8 @@ __all__ = [
     "SIZES_OF_DURABLES",
     "STUFFING",
     "TYPES",
-    "Type",
     "VARIETIES",
+    "Type",
     "type_index",
 ]
 
@@ -119,13 +119,47 @@ def type_index(noun: str) -> int:
 BRANDS_EVERYWHERE = 8
 BRANDS_PER_DEPARTMENT = 3
 BRANDS = tuple(
-    "Norvik Tallow Brightwell Oakham Zenora Marlo Pinecrest Halden "
-    "Kettleby Stoneware Brewhaus Greenrow Sprout Loamy Pixelforge Arcadia Nightfox "
-    "Stradella Fretwell Cadenza Lumina Dewdrop Velvetine Summit Fleetfoot Corefit "
-    "Pawsley Whisker Rover Inkwell Papyra Quillon".split()
+    [
+        "Norvik",
+        "Tallow",
+        "Brightwell",
+        "Oakham",
+        "Zenora",
+        "Marlo",
+        "Pinecrest",
+        "Halden",
+        "Kettleby",
+        "Stoneware",
+        "Brewhaus",
+        "Greenrow",
+        "Sprout",
+        "Loamy",
+        "Pixelforge",
+        "Arcadia",
+        "Nightfox",
+        "Stradella",
+        "Fretwell",
+        "Cadenza",
+        "Lumina",
+        "Dewdrop",
+        "Velvetine",
+        "Summit",
+        "Fleetfoot",
+        "Corefit",
+        "Pawsley",
+        "Whisker",
+        "Rover",
+        "Inkwell",
+        "Papyra",
+        "Quillon",
+    ]
 )
-COLOURS = tuple("black white red navy green silver pink yellow teal grey".split())
-MATERIALS = tuple("steel bamboo cotton ceramic leather glass silicone wooden recycled".split())
+COLOURS = tuple(
+    ["black", "white", "red", "navy", "green", "silver", "pink", "yellow", "teal", "grey"]
+)
+MATERIALS = tuple(
+    ["steel", "bamboo", "cotton", "ceramic", "leather", "glass", "silicone", "wooden", "recycled"]
+)
 AUDIENCES = (
     "beginners",
     "kids",
@@ -150,7 +184,9 @@ FEATURES = (
     "non-slip",
     "premium",
 )
-SERIES = tuple("Classic Pro Lite Aura Nova Origin Prime Terra Echo Vista".split())
+SERIES = tuple(
+    ["Classic", "Pro", "Lite", "Aura", "Nova", "Origin", "Prime", "Terra", "Echo", "Vista"]
+)
 VARIETIES = (
     "natural",
     "organic",

@@ -109,7 +109,9 @@ def _review_pieces(
 ) -> Iterator[bytes]:
     """JSON lines of the reviews, a chunk at a time, built column by column."""
     users = pl.Series(user_keys(people.n_users).astype(str))
-    asins = [pl.Series(item_keys(catalogue.n_items, variant=v).astype(str)) for v in range(VARIANTS)]
+    asins = [
+        pl.Series(item_keys(catalogue.n_items, variant=v).astype(str)) for v in range(VARIANTS)
+    ]
     every_asin = pl.concat(asins)
     nouns = pl.Series([_phrase(words) for words in words_of(catalogue)])
     for low in range(0, len(rows), CHUNK):
