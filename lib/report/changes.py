@@ -76,8 +76,8 @@ class Changes:
 
 def compare(old: Result, new: Result) -> Changes:
     """Everything that differs from ``old`` to ``new``; equal values are left out."""
-    before = {metric.identity: metric for metric in old.metrics}
-    after = {metric.identity: metric for metric in new.metrics}
+    before = {(m.name, m.row, m.segment, m.seeds): m for m in old.metrics}
+    after = {(m.name, m.row, m.segment, m.seeds): m for m in new.metrics}
     pairs = [MetricChange(before.get(key), after.get(key)) for key in {**before, **after}]
     return Changes(
         node=new.node,

@@ -6,12 +6,13 @@ marker. Cards are white, because the pages show them on white in light and dark.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 __all__ = ["COLOURS", "MARKERS", "Row", "plot_groups", "plot_intervals", "plot_learning",
@@ -21,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, SOFT = "#1d2126", "#6b737d"
 
-STYLE = {
+STYLE: Any = {
     "figure.facecolor": "white", "figure.dpi": 100, "savefig.dpi": 150, "figure.figsize": (7, 3.9),
     "figure.constrained_layout.use": True, "font.size": 10, "axes.titlesize": 11,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlepad": 10,
@@ -70,7 +71,7 @@ def plot_learning(
                 axes.plot(kept, values[kept - 1], "o", markersize=12, markerfacecolor="none",
                           markeredgecolor=line.get_color(), label=f"{name}: kept")  # fmt: skip
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(curves) > 1 or best:
             axes.legend()
     return figure

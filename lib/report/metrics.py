@@ -1,6 +1,5 @@
 """Every metric of every complete node: ``reports/metrics.json`` and the frame read from it."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +24,12 @@ def collect(home: Path, profile: str) -> list[dict[str, object]]:
 
 
 def _rows(profile: str, node: str, result: Result) -> list[dict[str, object]]:
-    rows = []
-    for metric in result.metrics:
-        fields = {"metric": metric.name, **asdict(metric)}
-        rows.append({"profile": profile, "node": node} | {k: fields[k] for k in COLUMNS[2:]})
-    return rows
+    where = {"profile": profile, "node": node}
+    return [where | {
+        "metric": m.name, "row": m.row, "segment": m.segment, "value": m.value, "low": m.low,
+        "high": m.high, "n": m.n, "seed": m.seeds[0] if m.seeds else None, "unit": m.unit,
+        "better": m.better,
+    } for m in result.metrics]  # fmt: skip
 
 
 def frame(profile: str | None = None, home: Path | None = None) -> "pd.DataFrame":

@@ -145,16 +145,16 @@ def _cell_title(cell: Json) -> str:
 
 
 def _code(source: str) -> Markup:
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import PythonLexer
+    from pygments import highlight  # type: ignore[import-untyped]
+    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+    from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
 
     return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
 
 
 def _table_html(html: str) -> Markup:
     """An HTML output: table elements stay, all else becomes text; headers get their scope."""
-    import bleach
+    import bleach  # type: ignore[import-untyped]
 
     cleaned = bleach.clean(
         DROPPED.sub("", html), tags=TABLE_TAGS, attributes=["colspan", "rowspan"]
@@ -168,17 +168,17 @@ def _markdown(text: str, pages: Mapping[str, str]) -> Markup:
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):  # type: ignore[misc]
-        def heading(self, text: str, level: int, **attrs: Any) -> str:
+        def heading(self, text: str, level: int, **_: object) -> str:
             return f"<h{min(level + 1, 6)}>{text}</h{min(level + 1, 6)}>"
 
         def link(self, text: str, url: str, title: str | None = None) -> str:
-            name = Path(url.split("#")[0]).stem if url.split("#")[0].endswith(".ipynb") else ""
-            url = pages.get(name, "") if name else url
-            if not re.match(r"https?://|#", url) and not name or not url:
-                return text
-            return f'<a href="{escape(url)}" rel="noreferrer">{text}</a>'
+            path = url.partition("#")[0]
+            url = pages.get(Path(path).stem, "") if path.endswith(".ipynb") else url
+            known = url in pages.values() or re.match(r"https?://|#", url)
+            hint = f' title="{escape(title)}"' if title else ""
+            return f'<a href="{escape(url)}"{hint} rel="noreferrer">{text}</a>' if known else text
 
-        def image(self, text: str, url: str, title: str | None = None) -> str:
+        def image(self, text: str, *_: object, **__: object) -> str:
             return f"<em>{text}</em>"  # pictures come from run.figure, with a caption
 
         def block_mermaidjs(self, code: str) -> str:

@@ -1,7 +1,7 @@
 """Writes the pages of a profile: one per node, the index, and ``reports/metrics.json``.
 
-The index of ``demo`` is ``reports/index.html``; another profile has ``reports/<profile>/index.html``
-and a link there. A page whose content key is unchanged is left alone, so nothing-to-do is cheap.
+The index of ``demo`` is ``reports/index.html``; others are ``reports/<profile>/index.html``, linked
+from there. A page whose content key is unchanged is left alone, so nothing-to-do is cheap.
 """
 
 import hashlib
@@ -9,22 +9,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lib.data.files import write_atomic, write_json
-from lib.report import node_page
-from lib.report.changes import Changes
+from lib.report.changes import MetricChange
 from lib.report.graph import MARKS, draw_graph
 from lib.report.metrics import collect
-from lib.report.node_page import duration, moment
-from lib.report.results import Json, Node, gather, profiles, runs
+from lib.report.node_page import build, duration, moment
+from lib.report.results import Node, gather, profiles, runs
 from lib.report.summary import Win, find_wins, is_data, since_last_run
-from lib.report.tables import Cell, Table, cut, interval, scores, shown
+from lib.report.tables import Cell, Table, cut, digits, interval, shown
 from lib.report.text import make_scrub, tidy
 
 __all__ = ["render_all"]
@@ -33,6 +31,8 @@ HERE = Path(__file__).parent
 FIRST_PROFILE = "demo"  # its index is reports/index.html
 KEY = re.compile(rb'<meta name="content-key" content="([0-9a-f]{64})">')
 PROFILES = re.compile(r"<!--profiles-->.*?<!--/profiles-->", re.DOTALL)
+LISTING = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>lingrec</title>
+</head><body><main><h1>lingrec</h1><p><!--profiles--><!--/profiles--></p></main></body></html>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,7 @@ class Site:
     profile: str
     nodes: list[Node]
     environment: Environment
-    code: str
-    links: dict[str, str] = field(default_factory=dict)
+    code: str  # hash of the renderer itself: other code makes other pages
 
     @property
     def folder(self) -> Path:
@@ -55,6 +54,11 @@ class Site:
         is_first = self.profile == FIRST_PROFILE
         return (self.folder.parent if is_first else self.folder) / "index.html"
 
+    @property
+    def links(self) -> dict[str, str]:
+        """Notebook -> page of the first node that runs it."""
+        return {n.notebook: f"{n.name}.html" for n in reversed(self.nodes) if n.notebook}
+
 
 def render_all(
     home: Path, profile: str, plan: Mapping[str, Mapping[str, object]] | None = None
@@ -64,26 +68,25 @@ def render_all(
     ``plan``: node -> {state, title, notebook, uses, used_by, reason} in the order to show. Without
     it the store alone is read: what has a result is done, what has a failure has failed.
     """
-    nodes = gather(home, profile, plan)
-    links = {node.notebook: f"{node.name}.html" for node in reversed(nodes) if node.notebook}
-    site = Site(home, profile, nodes, _environment(home), _code_hash(), links)
-    written = {site.index.name} if site.index.parent == site.folder else set()
-    for place in range(len(nodes)):
+    code = b"\0".join(p.read_bytes() for p in sorted([*HERE.glob("*.py"), *HERE.glob("*/*.*")]))
+    site = Site(home, profile, gather(home, profile, plan), _environment(home), _sha(code))
+    written = {"index.html"}
+    for place in range(len(site.nodes)):
         written |= _write_node(site, place)
     for old in site.folder.glob("*.html"):
-        if old.name not in written and KEY.search(old.read_bytes()[:400]):
-            old.unlink()  # a node that is no longer part of the profile
+        if old.name not in written:
+            old.unlink()  # its node is no longer part of the profile
     _write_index(site)
-    names = profiles(home)
-    rows = [row for name in names for row in collect(home, name)]
+    rows = [row for name in profiles(home) for row in collect(home, name)]
     target = home / "reports" / "metrics.json"
     if not target.is_file() or json.loads(target.read_text("utf-8")) != rows:
         write_json(target, rows)
-    _link_profiles(home)
+    _link_profiles(home / "reports")
     return site.index
 
 
 def _environment(home: Path) -> Environment:
+    """Jinja that escapes everything, shows hidden characters and keeps private paths off pages."""
     scrub = make_scrub(home)
 
     def finalize(value: object) -> object:
@@ -93,168 +96,113 @@ def _environment(home: Path) -> Environment:
         loader=FileSystemLoader(HERE / "template"), autoescape=True, finalize=finalize,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["cut"] = lambda value, length: cut(str(value), length)
+    environment.filters |= {"cut": lambda value, length: cut(str(value), length),
+                            "duration": duration, "moment": moment}  # fmt: skip
     style = Markup((HERE / "template" / "style.css").read_text("utf-8"))
     environment.globals |= {"marks": MARKS, "style": style}
     return environment
 
 
-def _code_hash() -> str:
-    """Pages are made anew when the renderer itself has changed."""
-    files = [*HERE.glob("*.py"), *HERE.glob("template/*")]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(files))).hexdigest()
-
-
 def _write_node(site: Site, place: int) -> set[str]:
     """Write a node's page, and beside a failure the page of the last good result."""
-    node = site.nodes[place]
+    node, names = site.nodes[place], [node.name for node in site.nodes]
     pages = {f"{node.name}.html": False}
     if node.state == "failed" and node.result:
         pages[f"{node.name}.last-good.html"] = True
+    source = site.home / "notebooks" / f"{node.notebook}.ipynb"
+    prose = source.read_bytes() if node.notebook and source.is_file() else b""
+    shared = {
+        "node": node, "profile": site.profile, "known": names,
+        "before": names[place - 1] if place else "", "after": "".join(names[place + 1 : place + 2]),
+        "index": "index.html" if site.index.parent == site.folder else "../index.html",
+    }  # fmt: skip
     for name, earlier in pages.items():
-        around = [
-            site.nodes[i].name if 0 <= i < len(site.nodes) else "" for i in (place - 1, place + 1)
-        ]
-        about = {
-            "node": node, "before": around[0], "after": around[1], "profile": site.profile,
-            "known": [other.name for other in site.nodes],
-            "index": "index.html" if site.index.parent == site.folder else "../index.html",
-        }  # fmt: skip
-        source = site.home / "notebooks" / f"{node.notebook}.ipynb"
-        prose = source.read_bytes() if node.notebook and source.is_file() else b""
-        key = _key(site, about | {"earlier": earlier, "links": site.links}, prose)
-        if _has_key(site.folder / name, key):
-            continue
-        content = node_page.build(node, site.home, source, site.links, earlier=earlier)
-        html = site.environment.get_template("node.j2").render(**about, **content, key=key)
-        _write(site.folder / name, html)
+        key = _content_key(site, [shared, earlier, site.links, _sha(prose)])
+        if not _has_key(site.folder / name, key):
+            content = build(node, site.home, site.links, earlier=earlier)
+            html = site.environment.get_template("node.j2").render(shared, **content, key=key)
+            _write(site.folder / name, html)
     return set(pages)
 
 
 def _write_index(site: Site) -> None:
     nodes, history = site.nodes, runs(site.home, site.profile)
+    about = _about(site.home / "params" / f"{site.profile}.yaml")
+    key = _content_key(site, [nodes, history, about])
+    if _has_key(site.index, key):
+        return
     wins = find_wins(nodes)
-    started, changes, gone = since_last_run(site.home, site.profile, nodes, history)
-    last = history[-1] if history else {}
-    states = Counter(node.state for node in nodes)
+    since, changes, gone = since_last_run(site.home, site.profile, nodes, history)
+    pages = "" if site.index.parent == site.folder else f"{site.profile}/"
     context = {
-        "profile": site.profile,
-        "about": _about(site.home / "params" / f"{site.profile}.yaml"),
-        "counts": list(states.items()),
-        "ran": _ran(last),
+        "key": key, "profile": site.profile, "about": about, "nodes": nodes, "pages": pages,
+        "counts": list(Counter(node.state for node in nodes).items()),
+        "last": history[-1] if history else {}, "compared": len(history) > 1,
         "data": [node for node in nodes if is_data(node)],
-        "wins": wins,
-        "win_table": _win_table(wins),
         "failed": [node for node in nodes if node.state in ("failed", "corrupt")],
         "blocked": [node for node in nodes if node.state == "blocked"],
-        "changes": changes,
+        "wins": wins, "win_table": _win_table(wins),
+        "changes": changes, "gone": gone, "since": moment(since), "moved_table": _moved_table,
         "moved": sum(len(change.moved) for change in changes),
-        "moved_table": _moved_table,
-        "gone": gone,
-        "since": moment(started),
-        "compared": len(history) > 1,
-        "rows": [_row(node) for node in nodes],
-        "pages": "" if site.index.parent == site.folder else f"{site.profile}/",
-    }
-    context["graph"] = draw_graph(nodes, str(context["pages"]))
-    context["others"] = ""  # filled by _link_profiles
-    key = _key(site, {"nodes": nodes, "history": history}, str(context["about"]).encode())
-    if not _has_key(site.index, key):
-        _write(site.index, site.environment.get_template("index.j2").render(**context, key=key))
+        "graph": draw_graph(nodes, pages), "others": Markup("<!--profiles--><!--/profiles-->"),
+    }  # fmt: skip
+    _write(site.index, site.environment.get_template("index.j2").render(context))
 
 
-def _link_profiles(home: Path) -> None:
+def _link_profiles(folder: Path) -> None:
     """Keep the list of profiles in ``reports/index.html``; make a plain one where there is none."""
-    first, folder = home / "reports" / "index.html", home / "reports"
-    found = sorted(path.parent.name for path in folder.glob("*/index.html"))
-    links = ", ".join(f'<a href="{escape(name)}/index.html">{escape(name)}</a>' for name in found)
-    if not first.is_file():
-        page = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>lingrec</title>'
-        page += "</head><body><main><h1>lingrec</h1><p>Profiles: <!--profiles--><!--/profiles-->"
-        _write(first, page + "</p></main></body></html>")
-    text = first.read_text("utf-8")
-    block = f"<!--profiles-->{'Other profiles: ' if links else ''}{links}<!--/profiles-->"
-    linked = PROFILES.sub(lambda _: block, text)
-    if linked != text:
-        _write(first, linked)
-
-
-def _row(node: Node) -> Json:
-    record = node.result.record if node.result else {}
-    note = str(record.get("note") or "")
-    if node.state == "failed":
-        note = str(node.error.get("message") or "failed; no message was left")
-    elif node.state not in ("done", "stale"):
-        note = node.reason or note or "has not run yet"
-    return {"name": node.name, "title": node.title, "notebook": node.notebook, "state": node.state,
-            "note": note, "time": duration(record.get("seconds"))}  # fmt: skip
+    names = sorted(path.parent.name for path in folder.glob("*/index.html"))
+    links = ", ".join(f'<a href="{escape(name)}/index.html">{escape(name)}</a>' for name in names)
+    first = folder / "index.html"
+    before = first.read_text("utf-8") if first.is_file() else LISTING
+    block = f"<!--profiles-->{'Other profiles: ' * bool(links)}{links}<!--/profiles-->"
+    after = PROFILES.sub(lambda _: block, before)
+    if after != before or not first.is_file():
+        _write(first, after)
 
 
 def _win_table(wins: Sequence[Win]) -> Table:
-    heads = (
-        "data",
-        "metric",
-        "best",
-        "value",
-        "next best",
-        "value",
-        "lead",
-        "verdict",
-        "ceiling",
-        "n",
-    )
-    numbers = (3, 5, 6, 8, 9)
-    verdicts = {True: "intervals apart", False: "intervals overlap", None: "no intervals"}
+    heads = ("data", "metric", "best row", "value", "next best", "value", "lead", "verdict",
+             "ceiling", "n", "rows")  # fmt: skip
     rows = []
     for win in wins:
-        ceiling = (
-            Cell(win.ceiling, number=True) if win.ceiling else Cell("none known", missing=True)
-        )
-        n = Cell("not given", missing=True) if win.n is None else Cell(shown(win.n, 0), number=True)
-        metric = win.metric + (f" ({win.unit})" if win.unit else "")
+        first, ceiling = win.first, win.ceiling
+        top = shown(ceiling.value or 0.0, win.decimals) if ceiling else "none known"
+        n = "not given" if first.n is None else shown(first.n)
         rows.append((
-            Cell(" + ".join(win.data), header=True), Cell(metric), Cell(cut(win.winner, 60), best=True),
-            Cell(win.value, note=win.span, number=True), Cell(cut(win.second, 60)),
-            Cell(win.second_value, number=True), Cell(win.lead, number=True),
-            Cell(verdicts[win.separate]), ceiling, n,
+            Cell(" + ".join(win.data), header=True),
+            Cell(first.name + (f" ({first.unit})" if first.unit else "")),
+            Cell(cut(first.row, 60), best=True),
+            Cell(win.value, note=interval(first, win.decimals), number=True),
+            Cell(cut(win.second.row, 60)),
+            Cell(shown(win.second.value or 0.0, win.decimals), number=True,
+                 note=interval(win.second, win.decimals)),
+            Cell(win.lead, number=True), Cell(win.verdict),
+            Cell(top, number=True, missing=not ceiling),
+            Cell(n, number=True, missing=first.n is None), Cell(str(win.rivals), number=True),
         ))  # fmt: skip
-    columns = tuple(Cell(head, number=i in numbers) for i, head in enumerate(heads))
-    return Table("The best of all compared rows on each data set, and its distance to the next.",
-                 columns, tuple(rows))  # fmt: skip
-
-
-def _moved_table(change: Changes) -> Table:
-    rows = []
-    for moved in change.moved[:12]:
-        name, sides = moved.any, [scores([m])[0] if m else None for m in (moved.old, moved.new)]
-        cells = []
-        for side in sides:
-            text = "absent" if side is None or side.value is None else f"{side.value:.5g}"
-            cells.append(Cell(text.replace("-", "−"), number=True,
-                              note=interval(side, 4) if side else ""))  # fmt: skip
-        where = cut(
-            " · ".join(part for part in (name.row, name.segment) if part not in ("", "all")), 80
-        )
-        rows.append((Cell(name.name, header=True), Cell(where or "–"), *cells, Cell(moved.verdict)))
-    heads = [
-        Cell("metric"),
-        Cell("row"),
-        Cell("before", number=True),
-        Cell("now", number=True),
-        Cell(""),
-    ]
-    more = len(change.moved) - len(rows)
-    return Table(f"Metrics of {change.node} beyond their intervals", tuple(heads), tuple(rows),
-                 (f"{more} more are left out.",) if more > 0 else ())  # fmt: skip
-
-
-def _ran(last: Json) -> str:
-    if not last:
-        return ""
-    ran = sum(
-        1 for entry in last["nodes"].values() if isinstance(entry, dict) and entry.get("seconds")
+    columns = tuple(
+        Cell(head, number=head in heads[3:7:2] + heads[6:7] + heads[8:]) for head in heads
     )
-    return f"Last run {moment(last.get('started'))}, {duration(last.get('seconds'))}, {ran} nodes executed."
+    caption = "On each data set, the metric that most rows compete in: the best row and the next."
+    return Table(caption, columns, tuple(rows), ("Brackets: 95 % interval.",))
+
+
+def _moved_table(moved: Sequence[MetricChange], limit: int = 12) -> Table:
+    rows = []
+    for change in moved[:limit]:
+        sides, metric = (change.old, change.new), change.any
+        decimals = digits([side for side in sides if side])
+        cells = [Cell("absent", number=True, missing=True) if side is None or side.value is None
+                 else Cell(shown(side.value, decimals), interval(side, decimals), number=True)
+                 for side in sides]  # fmt: skip
+        where = " · ".join(part for part in (metric.row, metric.segment) if part not in ("", "all"))
+        rows.append((Cell(metric.name, header=True), Cell(cut(where, 80) or "–"), *cells,
+                     Cell(change.verdict)))  # fmt: skip
+    columns = (Cell("metric"), Cell("row"), Cell("before", number=True), Cell("now", number=True),
+               Cell("verdict"))  # fmt: skip
+    more = (f"{len(moved) - limit} more are left out.",) if len(moved) > limit else ()
+    return Table("Metrics beyond their intervals", columns, tuple(rows), more)
 
 
 def _about(path: Path) -> str:
@@ -264,17 +212,21 @@ def _about(path: Path) -> str:
     return match[1].strip().strip("\"'") if match else ""
 
 
-def _key(site: Site, content: Mapping[str, object], prose: bytes) -> str:
-    text = json.dumps([site.code, content], sort_keys=True, default=partial(_plain, site))
-    return hashlib.sha256(text.encode() + prose).hexdigest()
+def _content_key(site: Site, content: object) -> str:
+    """A hash of all that a page is made from; a result enters through its manifest."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, Node):
+            result = value.result and [value.result.key, value.result.manifest]
+            return [value.name, value.state, value.title, value.notebook, value.uses,
+                    value.used_by, value.reason, value.error, result]  # fmt: skip
+        return str(value)
+
+    return _sha(json.dumps([site.code, content], sort_keys=True, default=plain).encode())
 
 
-def _plain(site: Site, value: object) -> object:
-    if isinstance(value, Node):
-        result = value.result and [value.result.key, value.result.manifest]
-        return [value.name, value.state, value.title, value.notebook, value.uses, value.used_by,
-                value.reason, value.error, result]  # fmt: skip
-    return str(value)
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _has_key(path: Path, key: str) -> bool:
@@ -282,9 +234,8 @@ def _has_key(path: Path, key: str) -> bool:
         return False
     with path.open("rb") as file:
         match = KEY.search(file.read(400))
-    return bool(match) and match[1].decode() == key  # type: ignore[index]
+    return match is not None and match[1].decode() == key
 
 
 def _write(path: Path, html: str) -> None:
-    lines = (line.rstrip() for line in html.splitlines())
     write_atomic(path, html.strip().encode("utf-8", "replace") + b"\n")

@@ -14,17 +14,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "Metric",
-    "Node",
-    "Result",
-    "current_result",
-    "gather",
-    "home_folder",
-    "profiles",
-    "read_result",
-    "runs",
-]
+__all__ = ["Json", "Metric", "Node", "Result", "current_result", "gather", "home_folder", "items",
+           "mapping", "profiles", "read_result", "runs"]  # fmt: skip
 
 Json = dict[str, Any]
 NODE_NAME = re.compile(r"[A-Za-z0-9_][\w-]*", re.ASCII)  # it becomes the name of a file
@@ -32,7 +23,7 @@ NODE_NAME = re.compile(r"[A-Za-z0-9_][\w-]*", re.ASCII)  # it becomes the name o
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of one node; the fields of ``reports/metrics.json`` without profile and node."""
+    """One number of one node; ``seeds`` has one entry unless a table put several together."""
 
     name: str
     row: str
@@ -41,13 +32,16 @@ class Metric:
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    seed: int | None = None
+    seeds: tuple[int, ...] = ()
     unit: str = ""
     better: str | None = None
 
     @property
-    def identity(self) -> tuple[str, str, str, int | None]:
-        return self.name, self.row, self.segment, self.seed
+    def gain(self) -> float:
+        """The value with its sign turned so that more is better; missing values come last."""
+        if self.value is None:
+            return -math.inf
+        return -self.value if self.better == "lower" else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ class Result:
 
     def components(self) -> Json:
         """What the key was computed from: name -> hash or value."""
-        return _mapping(self.manifest.get("components"))
+        return mapping(self.manifest.get("components"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +80,18 @@ class Node:
     result: Result | None = None
     error: Json = field(default_factory=dict)
     failed: Path | None = None  # folder of the newest failed attempt
+
+    @property
+    def record(self) -> Json:
+        return self.result.record if self.result else {}
+
+    @property
+    def summary(self) -> str:
+        """The result in one sentence, or why there is none."""
+        if self.state == "failed":
+            return str(self.error.get("message") or "failed; no message was left")
+        note = str(self.record.get("note") or "")
+        return note if self.state in ("done", "stale") else self.reason or note or "has not run yet"
 
 
 def home_folder() -> Path:
@@ -104,7 +110,7 @@ def read_result(folder: Path) -> Result | None:
     manifest, record = _read(folder / "manifest.json"), _read(folder / "record.json")
     if not manifest or not record:
         return None
-    metrics = tuple(_metric(entry) for entry in _items(record.get("metrics")) if entry.get("name"))
+    metrics = tuple(_metric(entry) for entry in items(record.get("metrics")) if entry.get("name"))
     node = str(record.get("node") or folder.parent.name)
     return Result(node, folder.name, folder, record, manifest, metrics)
 
@@ -156,8 +162,8 @@ def _on_disk(folder: Path) -> Json:
     result, error = current_result(folder), _read(folder / "failed" / "error.json")
     if not result and not error:
         return {}
-    inputs = _mapping(result.record.get("inputs")) if result else {}
-    uses = {str(_mapping(entry).get("node") or "") for entry in inputs.values()} - {""}
+    inputs = mapping(result.record.get("inputs")) if result else {}
+    uses = {str(mapping(entry).get("node") or "") for entry in inputs.values()} - {""}
     notebook = error.get("notebook", "") if error else ""
     return {"state": "failed" if error else "done", "uses": sorted(uses), "notebook": notebook}
 
@@ -182,7 +188,7 @@ def current_result(folder: Path) -> Result | None:
 
 
 def _metric(entry: Json) -> Metric:
-    better = entry.get("better")
+    n, seed, better = _finite(entry.get("n")), _finite(entry.get("seed")), entry.get("better")
     return Metric(
         name=str(entry["name"]),
         row=str(entry.get("row") or ""),
@@ -190,8 +196,8 @@ def _metric(entry: Json) -> Metric:
         value=_finite(entry.get("value")),
         low=_finite(entry.get("low")),
         high=_finite(entry.get("high")),
-        n=_whole(entry.get("n")),
-        seed=_whole(entry.get("seed")),
+        n=None if n is None else int(n),
+        seeds=() if seed is None else (int(seed),),
         unit=str(entry.get("unit") or ""),
         better=str(better) if better in ("higher", "lower") else None,
     )
@@ -200,11 +206,6 @@ def _metric(entry: Json) -> Metric:
 def _finite(value: object) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
-
-
-def _whole(value: object) -> int | None:
-    number = _finite(value)
-    return None if number is None else int(number)
 
 
 def _read(path: Path) -> Json:
@@ -216,16 +217,18 @@ def _read(path: Path) -> Json:
 
 def _parse(text: str) -> Json:
     try:
-        return _mapping(json.loads(text))
+        return mapping(json.loads(text))
     except (ValueError, RecursionError):
         return {}
 
 
-def _mapping(value: object) -> Json:
+def mapping(value: object) -> Json:
+    """The value if it is a mapping; what a record should hold but does not counts as empty."""
     return value if isinstance(value, dict) else {}
 
 
-def _items(value: object) -> list[Json]:
+def items(value: object) -> list[Json]:
+    """The mappings of a list."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 

@@ -1,22 +1,22 @@
 """View models of tables: metrics with intervals, data frames from parquet. No HTML here."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
 
 from lib.report.results import Metric
 
-__all__ = ["Cell", "Score", "Table", "data_table", "is_ceiling", "metric_table", "scores", "shown"]
+__all__ = ["Cell", "Table", "best", "cut", "data_table", "digits", "interval", "is_ceiling",
+           "merge_seeds", "metric_table", "shown"]  # fmt: skip
 
-MAX_ROWS, MAX_CHARACTERS = 100, 160
-ARROWS = {"higher": " ↑", "lower": " ↓"}
+MAX_ROWS, MAX_CHARACTERS, MAX_METRICS = 100, 160, 12
+ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: text, a muted note behind it, and whether it is a number, a header, the best."""
+    """One cell: text, a muted note behind it, and what kind of cell it is."""
 
     text: str
     note: str = ""
@@ -24,7 +24,6 @@ class Cell:
     header: bool = False
     best: bool = False
     missing: bool = False
-    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,81 +34,50 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A metric of one row over all its seeds: mean, and the span that covers every interval."""
-
-    name: str
-    row: str
-    segment: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int | None
-    unit: str
-    better: str | None
-    seeds: tuple[int, ...] = field(default=())
-
-    @property
-    def gain(self) -> float:
-        """The value with its sign turned so that more is better; missing values come last."""
-        if self.value is None:
-            return -math.inf
-        return -self.value if self.better == "lower" else self.value
-
-
-def is_ceiling(row: str) -> bool:
+def is_ceiling(metric: Metric) -> bool:
     """Rows that state what the true probabilities reach take no part in "best"."""
-    return "ceiling" in row.lower()
+    return "ceiling" in metric.row.lower()
 
 
-def scores(metrics: Sequence[Metric]) -> list[Score]:
-    """Put the seeds of one metric, row and segment together.
+def merge_seeds(metrics: Iterable[Metric]) -> list[Metric]:
+    """Seeds of one metric, row and segment as one: the mean, and the span of all intervals.
 
-    >>> scores([Metric("auc", "A", "all", 0.7, seed=1), Metric("auc", "A", "all", 0.8, seed=2)])[0]
-    Score(name='auc', row='A', segment='all', value=0.75, low=0.7, high=0.8, n=None, unit='', \
-better=None, seeds=(1, 2))
+    >>> two = [Metric("auc", "A", "all", v, seeds=(i,)) for i, v in enumerate([0.5, 0.75])]
+    >>> [(m.value, m.low, m.high, m.seeds) for m in merge_seeds(two)]
+    [(0.625, 0.5, 0.75, (0, 1))]
     """
-    groups: dict[tuple[str, str, str], list[Metric]] = {}
+    groups: dict[object, list[Metric]] = {}
     for metric in metrics:
         groups.setdefault((metric.name, metric.row, metric.segment), []).append(metric)
-    return [_score(group) for group in groups.values()]
+    return [group[0] if len(group) == 1 else _merged(group) for group in groups.values()]
 
 
-def _score(group: list[Metric]) -> Score:
-    first, values = group[0], [m.value for m in group if m.value is not None]
-    lows = [m.low if m.low is not None else m.value for m in group]
-    highs = [m.high if m.high is not None else m.value for m in group]
-    has_interval = bool(values) and (len(values) > 1 or first.low is not None)
-    return Score(
-        first.name,
-        first.row,
-        first.segment,
-        math.fsum(values) / len(values) if values else None,
-        min((low for low in lows if low is not None), default=None) if has_interval else None,
-        max((high for high in highs if high is not None), default=None) if has_interval else None,
-        max((m.n for m in group if m.n is not None), default=None),
-        first.unit,
-        first.better,
-        tuple(sorted({m.seed for m in group if m.seed is not None})),
-    )
+def _merged(group: list[Metric]) -> Metric:
+    values = [m.value for m in group if m.value is not None]
+    edges = [e for m in group for e in (m.low, m.high, m.value) if e is not None]
+    return replace(
+        group[0], value=math.fsum(values) / len(values) if values else None,
+        low=min(edges, default=None), high=max(edges, default=None),
+        n=max((m.n for m in group if m.n is not None), default=None),
+        seeds=tuple(sorted({seed for m in group for seed in m.seeds})),
+    )  # fmt: skip
 
 
-def digits(column: Sequence[Score]) -> int:
-    """Decimals that show the interval's width with two digits; 4 significant ones without."""
-    values = [s.value for s in column if s.value is not None]
+def digits(column: Sequence[Metric]) -> int:
+    """Decimals that show half an interval's width with two digits; else 4 significant ones."""
+    values = [m.value for m in column if m.value is not None]
     if all(value == round(value) for value in values):
         return 0
-    widths = sorted(s.high - s.low for s in column if s.low is not None and s.high is not None)
+    widths = sorted(m.high - m.low for m in column if m.low is not None and m.high is not None)
     widths = [width for width in widths if width > 0]
-    scale = widths[len(widths) // 2] if widths else max(map(abs, values)) / 100
-    return min(8, max(0, 1 - math.floor(math.log10(scale)))) if scale else 3
+    scale = widths[len(widths) // 2] / 2 if widths else max(map(abs, values)) / 100
+    return min(8, max(0, 1 - math.floor(math.log10(scale))))
 
 
-def shown(value: float, decimals: int) -> str:
+def shown(value: float, decimals: int = 0) -> str:
     """A number with fixed decimals and a real minus sign; thousands are set off from 10 000 on.
 
-    >>> shown(-1234567.8, 1), shown(0.5, 3), shown(3000, 0)
+    >>> shown(-1234567.8, 1), shown(0.5, 3), shown(3000)
     ('−1\\u202f234\\u202f567.8', '0.500', '3000')
     """
     if value and abs(value) < 10.0 ** -(decimals + 1):
@@ -118,131 +86,118 @@ def shown(value: float, decimals: int) -> str:
     return text.replace("-", "−")
 
 
-def interval(score: Score, decimals: int) -> str:
-    if score.low is None or score.high is None:
+def interval(metric: Metric, decimals: int) -> str:
+    if metric.low is None or metric.high is None:
         return ""
-    return f"[{shown(score.low, decimals)}, {shown(score.high, decimals)}]"
+    return f"[{shown(metric.low, decimals)}, {shown(metric.high, decimals)}]"
 
 
-def metric_table(metrics: Sequence[Metric], caption: str) -> Table | None:
-    """All metrics of a node: one line per metric, or one line per row where there are several."""
-    found = scores(metrics)
-    if not found:
-        return None
-    names = list(dict.fromkeys(s.name for s in found))
-    lines = list(dict.fromkeys((s.row, s.segment) for s in found))
-    dense = len(found) >= 0.5 * len(names) * len(lines)
-    wide = len(lines) > 1 and dense and len(names) <= 12
-    table = _wide(found, names, lines, caption) if wide else _long(found, caption)
-    notes = [f"{arrow.strip()} {word} is better." for word, arrow in ARROWS.items()
-             if any(s.better == word for s in found)]  # fmt: skip
-    if any(s.low is not None for s in found):
-        notes.append("Brackets: 95 % interval.")
-    if any(len(s.seeds) > 1 for s in found):
+def best(metrics: Sequence[Metric]) -> list[Metric]:
+    """The best rows of each metric and segment, where at least two compete."""
+    groups: dict[object, list[Metric]] = {}
+    for metric in metrics:
+        if metric.better and metric.value is not None and not is_ceiling(metric):
+            groups.setdefault((metric.name, metric.segment), []).append(metric)
+    rivals = [group for group in groups.values() if len(group) > 1]
+    return [m for group in rivals for m in group if m.gain == max(r.gain for r in group)]
+
+
+def metric_table(metrics: Sequence[Metric]) -> Table | None:
+    """All metrics of a node: one line per metric, or one per row where several rows compare."""
+    found = merge_seeds(metrics)
+    names = list(dict.fromkeys(m.name for m in found))
+    lines = list(dict.fromkeys((m.row, m.segment) for m in found))
+    dense = 2 * len(found) >= len(names) * len(lines)
+    wide = len(lines) > 1 and dense and len(names) <= MAX_METRICS
+    notes = [f"{ARROWS[word]} {word} is better." for word in ("higher", "lower")
+             if any(m.better == word for m in found)]  # fmt: skip
+    notes += ["Brackets: 95 % interval."] if any(m.low is not None for m in found) else []
+    if any(len(m.seeds) > 1 for m in found):
         notes.append("Several seeds: their mean, and the span of all their intervals.")
-    return Table(table.caption, table.columns, table.rows, tuple(notes))
+    heads, rows = _wide(found, names, lines) if wide else _long(found, several=len(lines) > 1)
+    alone = f" of {lines[0][0]}" if len(lines) == 1 and lines[0][0] else ""
+    return Table(f"Metrics{alone}", heads, rows, tuple(notes)) if found else None
 
 
-def _long(found: list[Score], caption: str) -> Table:
-    best = _best(found)
-    several = len({(s.row, s.segment) for s in found}) > 1
-    rows = []
-    for score in found:
-        decimals = digits([score])
-        value = _value(score, decimals, score in best, with_interval=False)
-        where = (Cell(score.row or "–"), Cell(score.segment)) if several else ()
-        unit = f" ({score.unit})" if score.unit else ""
-        name = Cell(score.name + unit + ARROWS.get(score.better or "", ""), header=True)
-        span = interval(score, decimals)
-        rows.append((name, *where, value, _text(span, "no interval"), *_size(score)))
-    heads = ["metric", *(["row", "segment"] if several else []), "value", "95 % interval"]
-    row = found[0].row
-    caption = caption if several or not row else f"{caption} of {row}"
-    return Table(caption, _heads([*heads, "n", "seeds"], numbers=len(heads) - 2), tuple(rows))
+Rows = tuple[tuple[Cell, ...], tuple[tuple[Cell, ...], ...]]
 
 
-def _wide(
-    found: list[Score], names: list[str], lines: list[tuple[str, str]], caption: str
-) -> Table:
-    best, at = _best(found), {(s.name, s.row, s.segment): s for s in found}
-    columns = {name: [s for s in found if s.name == name] for name in names}
+def _long(found: list[Metric], *, several: bool) -> Rows:
+    top, rows = best(found), []
+    for metric in found:
+        decimals = digits([metric])
+        where = (Cell(metric.row or "–"), Cell(metric.segment)) if several else ()
+        value = replace(_value(metric, decimals, metric in top), note="")
+        span = _or(interval(metric, decimals), "no interval")
+        rows.append((Cell(_title(metric), header=True), *where, value, span, *_size(metric)))
+    heads = [Cell("metric"), *([Cell("row"), Cell("segment")] if several else [])]
+    numbers = ("value", "95 % interval", "n", "seed")
+    return (*heads, *(Cell(name, number=True) for name in numbers)), tuple(rows)
+
+
+def _wide(found: list[Metric], names: list[str], lines: list[tuple[str, str]]) -> Rows:
+    top, at = best(found), {(m.name, m.row, m.segment): m for m in found}
+    columns = {name: [m for m in found if m.name == name] for name in names}
     segmented = len({segment for _, segment in lines}) > 1
     rows = []
     for row, segment in lines:
         cells = [Cell(row or "–", header=True), *([Cell(segment)] if segmented else [])]
         for name in names:
-            score = at.get((name, row, segment))
-            number = score and _value(score, digits(columns[name]), score in best)
-            cells.append(number or Cell("not measured", missing=True))
-        first = next(s for s in found if (s.row, s.segment) == (row, segment))
-        rows.append((*cells, *_size(first)))
-    heads = ["row", *(["segment"] if segmented else [])]
-    titles = [_title(columns[name][0]) for name in names]
-    return Table(caption, _heads([*heads, *titles, "n", "seeds"], len(heads)), tuple(rows))
+            metric = at.get((name, row, segment))
+            cells.append(_value(metric, digits(columns[name]), metric in top) if metric
+                         else Cell("not measured", number=True, missing=True))  # fmt: skip
+        rows.append(
+            (*cells, *_size(next(m for m in found if (m.row, m.segment) == (row, segment))))
+        )
+    heads = [Cell("row"), *([Cell("segment")] if segmented else [])]
+    numbers = [_title(columns[name][0]) for name in names] + ["n", "seed"]
+    return (*heads, *(Cell(name, number=True) for name in numbers)), tuple(rows)
 
 
-def _title(score: Score) -> str:
-    return (
-        score.name + (f" ({score.unit})" if score.unit else "") + ARROWS.get(score.better or "", "")
-    )
+def _title(metric: Metric) -> str:
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return f"{metric.name}{unit} {ARROWS[metric.better]}".rstrip()
 
 
-def _best(found: list[Score]) -> list[Score]:
-    """The best rows of each metric and segment, where at least two compete."""
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for score in found:
-        if score.better and score.value is not None and not is_ceiling(score.row):
-            groups.setdefault((score.name, score.segment), []).append(score)
-    rivals = [group for group in groups.values() if len(group) > 1]
-    return [s for group in rivals for s in group if s.gain == max(r.gain for r in group)]
+def _value(metric: Metric, decimals: int, is_best: bool) -> Cell:
+    if metric.value is None:
+        return Cell("no value", number=True, missing=True)
+    text = shown(metric.value, decimals)
+    return Cell(text, note=interval(metric, decimals), number=True, best=is_best)
 
 
-def _value(score: Score, decimals: int, best: bool, *, with_interval: bool = True) -> Cell:
-    if score.value is None:
-        return Cell("no value", missing=True)
-    note = interval(score, decimals) if with_interval else ""
-    return Cell(shown(score.value, decimals), note=note, number=True, best=best)
+def _or(text: str, reason: str) -> Cell:
+    return Cell(text or reason, number=True, missing=not text)
 
 
-def _text(text: str, missing: str) -> Cell:
-    return Cell(text, number=True) if text else Cell(missing, missing=True)
-
-
-def _size(score: Score) -> tuple[Cell, Cell]:
-    n = "" if score.n is None else shown(score.n, 0)
-    seeds = ", ".join(map(str, score.seeds))
-    return _text(n, "not given"), _text(seeds, "not given")
-
-
-def _heads(names: Sequence[str], numbers: int) -> tuple[Cell, ...]:
-    return tuple(Cell(name, number=index >= numbers) for index, name in enumerate(names))
+def _size(metric: Metric) -> tuple[Cell, Cell]:
+    n = "" if metric.n is None else shown(metric.n)
+    return _or(n, "not given"), _or(", ".join(map(str, metric.seeds)), "not given")
 
 
 def data_table(path: Path, caption: str) -> Table:
-    """A parquet file as a table; long ones and long texts are cut, and the caption says so."""
+    """A parquet file as a table; long ones and long texts are cut, and the notes say so."""
     import pyarrow.parquet as parquet  # 0.1 s, needed only where a page is rendered
 
     file = parquet.ParquetFile(path)
     total = file.metadata.num_rows
     batch = next(file.iter_batches(batch_size=MAX_ROWS), None)
     names = [name for name in file.schema_arrow.names if not name.startswith("__index_level")]
-    lists = {name: batch.column(name).to_pylist() if batch else [] for name in names}
-    columns = [_column(lists[name]) for name in names]
-    numeric = [bool(column) and all(c.number or c.missing for c in column) for column in columns]
+    columns = [_column(batch.column(name).to_pylist() if batch else []) for name in names]
+    numeric = [all(cell.number or cell.missing for cell in column) for column in columns]
     heads = tuple(Cell(name, number=flag) for name, flag in zip(names, numeric, strict=True))
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    for row in rows:
-        row[0] = Cell(row[0].text, header=True, number=numeric[0], missing=row[0].missing)
-    note = f"The first {MAX_ROWS} of {shown(total, 0)} rows." if total > MAX_ROWS else ""
-    return Table(caption, heads, tuple(map(tuple, rows)), (note,) if note else ())
+    rows = [(replace(row[0], header=True), *row[1:]) for row in zip(*columns, strict=True)]
+    note = (f"The first {MAX_ROWS} of {shown(total)} rows.",) if total > MAX_ROWS else ()
+    return Table(caption, heads, tuple(rows), note)
 
 
 def _column(values: Sequence[object]) -> list[Cell]:
-    """One column, floats with the decimals that four significant digits of the largest need."""
+    """Floats get the fewest decimals that keep four significant digits of the largest."""
     floats = [v for v in values if isinstance(v, float) and math.isfinite(v)]
     largest = max(map(abs, floats), default=0.0)
-    whole = all(v == round(v) for v in floats)
-    decimals = 0 if whole else min(8, max(0, 3 - math.floor(math.log10(largest))))
+    most = min(8, max(0, 3 - math.floor(math.log10(largest)))) if largest else 0
+    same = [d for d in range(most) if all(round(v, d) == round(v, most) for v in floats)]
+    decimals = min([*same, most])
     return [_plain(value, decimals) for value in values]
 
 
