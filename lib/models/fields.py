@@ -12,6 +12,7 @@ The batch of a click model is a mapping of tensors; a model reads the keys its s
     "missing"      uint8   (B, M')  1 where a number was imputed; may be (B, 0)
     "sequence"     int     (B, L)   tokens from 1, oldest first, right-padded with 0   din, dare
     "length"       int     (B,)     tokens that count; 0 is an empty history           din, dare
+    "target"       int     (B,)     the target as a token, where it is one             dare
 
 Keys beyond these ("label", "fold", …) are left alone.  Every model returns float32 logits (B,).
 """
@@ -27,7 +28,7 @@ from lib.models.numeric import NumericConfig, QuantileNumbers, build_numbers
 from lib.models.precision import in_float32
 from lib.models.tables import Table
 
-__all__ = ["Batch", "Embedded", "EmbeddingConfig", "Fields", "Sizes", "sequence_mask"]
+__all__ = ["Batch", "Embedded", "EmbeddingConfig", "Fields", "Sizes"]
 
 Batch = Mapping[str, Tensor]
 
@@ -137,6 +138,8 @@ class Fields(nn.Module):
             self.position_bias.uniform_(-bound, bound)
             if config.std is None and self.sizes.n_fields:
                 self.table.weight.uniform_(-bound, bound)
+            if config.std is None and self.sizes.n_missing:
+                self.missing.uniform_(-bound, bound)
 
     @torch.no_grad()
     def shrink_numbers(self, factor: float) -> None:
@@ -190,21 +193,3 @@ def _checked(batch: Batch, key: str, width: int) -> Tensor:
         raise ValueError(f"{key!r} has shape {tuple(found.shape)}, expected (B, {width}): were "
                          "the model's sizes taken from other data?")  # fmt: skip
     return found
-
-
-def sequence_mask(batch: Batch, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Tokens and which of them count.  -> (B, L), (B, L)
-
-    >>> batch = {"sequence": torch.tensor([[3, 5, 0]]), "length": torch.tensor([2])}
-    >>> sequence_mask(batch, Sizes(n_ids=1, n_fields=1, n_tokens=9, max_len=4))[1]
-    tensor([[ True,  True, False]])
-    """
-    for key in ("sequence", "length"):
-        if key not in batch:
-            raise ValueError(f"the batch has no {key!r}, only {sorted(batch)}; this model reads "
-                             "the behaviour sequence of each row")  # fmt: skip
-    tokens, length = batch["sequence"], batch["length"]
-    if tokens.ndim != 2 or tokens.shape[1] > sizes.max_len:
-        raise ValueError(f"'sequence' has shape {tuple(tokens.shape)}, expected (B, L) with L at "
-                         f"most max_len={sizes.max_len}: keep the newest events")  # fmt: skip
-    return tokens, torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
