@@ -113,13 +113,14 @@ def _batches(
 ) -> Iterator[Batch]:
     row = 0
     for piece in pieces:
+        start = row
         own = [*fitted.layout.fields, *fitted.layout.numeric_names]
         own += [columns[0] for _, columns in fitted.numeric.blocks]
         own += [name for name in (recipe.group, recipe.sequence, piece.label) if name is not None]
         columns = [*own, *piece.split.meta.root_names()]
         for batch in iterate_parquet(piece.path, columns, n_rows=piece.n_rows):
             some = None if folds is None else folds[row : row + len(batch)]
-            yield len(batch), partial(_encode, batch, piece, recipe, fitted, some)
+            yield len(batch), partial(_encode, batch, piece, recipe, fitted, some, row - start)
             row += len(batch)
 
 
@@ -129,6 +130,7 @@ def _encode(
     recipe: Recipe,
     fitted: _Fitted,
     folds: npt.NDArray[np.int16] | None,
+    first_row: int,
 ) -> Arrays:
     names = [name for name in batch.schema.names if name != recipe.sequence]
     frame = pl.DataFrame(pl.from_arrow(batch.select(names)))
@@ -147,7 +149,9 @@ def _encode(
         "split": split,
     }
     if recipe.sequence is not None:
-        arrays["lengths"], arrays["tokens"] = parse_sequences(batch.column(recipe.sequence))
+        arrays["lengths"], arrays["tokens"] = parse_sequences(
+            batch.column(recipe.sequence), first_row=first_row
+        )
     return arrays
 
 

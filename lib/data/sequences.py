@@ -19,7 +19,9 @@ Tokens = npt.NDArray[np.unsignedinteger]
 STATISTICS = ("length", "distinct", "diversity", "entropy", "last_share")
 
 
-def parse_sequences(texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], Tokens]:
+def parse_sequences(
+    texts: pa.Array | pa.ChunkedArray, *, first_row: int = 0
+) -> tuple[npt.NDArray[np.int32], Tokens]:
     """Parse ``"9,18,57"``; null and empty are no events.  (N,) -> lengths (N,), tokens (sum,)
 
     >>> lengths, tokens = parse_sequences(pa.array(["9,18", None, "", "7"]))
@@ -36,7 +38,9 @@ def parse_sequences(texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.i
     parts: list[Tokens] = []
     for first in range(0, len(texts), CHUNK_ROWS):
         bounds = offsets[first : first + CHUNK_ROWS + 1]
-        counts, tokens = _parse_chunk(data[bounds[0] : bounds[-1]], bounds - bounds[0], first)
+        counts, tokens = _parse_chunk(
+            data[bounds[0] : bounds[-1]], bounds - bounds[0], first_row + first
+        )
         lengths[first : first + len(counts)] = counts
         parts.append(tokens)
     return lengths, _narrowest(parts)
@@ -104,8 +108,8 @@ def _refuse(data: npt.NDArray[np.uint8], bounds: Ints, first: int) -> None:
         bad = [part for part in text.split(",") if not _is_token(part)]
         if text and bad:
             raise ValueError(
-                f"sequence of row {first + row}: {bad[0][:40]!r} in {text[:60]!r} is not an id. "
-                f"Expected comma-joined whole numbers from 0, at most {MAX_DIGITS} digits"
+                f"sequence of data row {first + row + 1}: {bad[0][:40]!r} in {text[:60]!r} is not "
+                f"an id. Expected comma-joined whole numbers from 0, at most {MAX_DIGITS} digits"
             )
     raise AssertionError("a chunk was refused without a bad token")
 
