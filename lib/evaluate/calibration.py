@@ -166,6 +166,7 @@ def choose_calibrator(
     gate: Gate,
     *,
     balanced: bool = False,
+    draws: int = 10_000,
     seed: int = 0,
 ) -> Choice:
     """Fit on inner (labels, logits), judge on outer; each step up must pass the gate.
@@ -188,7 +189,7 @@ def choose_calibrator(
     for option, calibrator in options.items():
         rows = weights * row_log_loss(labels, calibrator(logits))
         losses[option] = float(rows.mean())
-        decisions[option] = decide(gate, {"loss": current}, {"loss": rows}, seed=seed)
+        decisions[option] = decide(gate, {"loss": current}, {"loss": rows}, draws=draws, seed=seed)
         if decisions[option].answer == "adopted":
             name, chosen, current = option, calibrator, rows
     return Choice(name=name, calibrator=chosen, decisions=decisions, losses=losses)

@@ -18,7 +18,7 @@ from lib.evaluate.ranking import Matrix, Seen, rank_targets
 
 __all__ = ["correct_sampled", "rank_candidates", "sample_candidates"]
 
-TABLE_CELLS = 16 * 2**20  # of the (users, items) table that marks what is taken, int16
+TABLE_CELLS = 4 * 2**20  # of the int16 table (users, items) that marks what is taken: 8 MiB
 ROUNDS = 25  # of drawing again; what is still missing then is drawn exactly, row by row
 
 
@@ -59,7 +59,7 @@ def sample_candidates(
 
 def rank_candidates(
     users: Matrix, items: Matrix | Callable[[Any, NDArray[np.int32]], Any],
-    candidates: NDArray[np.int32], *, chunk: int = 512,
+    candidates: NDArray[np.int32], *, chunk: int = 128,
 ) -> Floats:  # fmt: skip
     """Rank of column 0 among the candidates, ties as in the full ranking.  (B, D), (V+1, D) -> (B,)
 
@@ -120,8 +120,8 @@ def _values_by_sampled_rank(
     drawn = np.arange(n + 1)  # how many of the sample rank higher
     gram, moment, mass = np.zeros((n + 1, n + 1)), np.zeros(n + 1), np.zeros(n + 1)
     for start in range(0, n_items, 20_000):
-        full_rank = np.arange(start, min(start + 20_000, n_items)) + 1.0
-        above, below = full_rank.astype(np.int64) - 1, n_items - full_rank.astype(np.int64)
+        above = np.arange(start, min(start + 20_000, n_items))  # items ranked higher among all
+        below, full_rank = n_items - 1 - above, (above + 1).astype(np.float64)
         possible = (drawn <= above[:, None]) & (n - drawn <= below[:, None])
         log_chance = (
             _log_choose(log_factorial, above[:, None], drawn)
