@@ -17,7 +17,12 @@ from lib.data.world.titles import make_titles
 from lib.data.world.write_amazon import write_amazon
 from lib.data.world.write_avazu import SPLITS, split_rows, write_avazu
 from lib.data.world.write_toss import TossTruth, write_toss
-from lib.data.world.write_truth import save_avazu_truth, save_toss_truth, save_world
+from lib.data.world.write_truth import (
+    finish_truth,
+    save_avazu_truth,
+    save_toss_truth,
+    save_world,
+)
 
 __all__ = ["FOLDERS", "World", "make_world", "write_world"]
 
@@ -57,4 +62,5 @@ def write_world(world: World, folders: Mapping[str, Path]) -> dict[str, int]:
         toss: dict[str, TossTruth] = write_toss(folders["toss"], config, law, items)
         save_toss_truth(folders["truth"], toss)
         counts |= {f"toss_{name}": len(part.labels) for name, part in toss.items()}
+    finish_truth(folders["truth"], config, counts)
     return counts
