@@ -22,7 +22,9 @@ from typing import Any, TextIO
 
 import psutil
 
-__all__ = ["Execution", "clean_text", "execute_notebook"]
+from lib.pipeline.profile import CODE_ROOT
+
+__all__ = ["Execution", "clean_text", "execute_notebook", "hide_places", "to_text"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -90,7 +92,7 @@ def cell_titles(notebook: Mapping[str, Any]) -> list[str]:
 
 def execute_notebook(
     source: Mapping[str, Any], parameters: Mapping[str, object], environment: Mapping[str, str],
-    folder: Path, log: TextIO, watch: Callable[[Execution], None],
+    folder: Path, root: Path, log: TextIO, watch: Callable[[Execution], None],
 ) -> Execution:  # fmt: skip
     """Run all cells in a kernel of their own; ``watch`` is called four times a second."""
     # papermill imports a grammar of internationalised addresses (1.4 s) and pyarrow (0.15 s), both
@@ -129,7 +131,7 @@ def execute_notebook(
 
         def log_output_message(self, output: Any) -> None:
             if output.output_type == "stream":
-                log.write(clean_text("".join(output.text)))
+                log.write(hide_places(clean_text("".join(output.text)), root))
                 log.flush()
 
     class Steps(Engine):  # type: ignore[misc]
@@ -144,6 +146,7 @@ def execute_notebook(
 
             def started(cell: Any, index: int) -> None:
                 run.cell, run.title = index, run.titles[index]
+                watch(run)
                 run.seconds[index] = time.monotonic()
                 begin(cell, index)
 
@@ -175,11 +178,21 @@ def execute_notebook(
     except Exception as error:  # noqa: BLE001 - whatever it was, the caller tells it apart
         run.error = error
     finally:
+        if run.notebook is not None:  # papermill adds cells that announce an error
+            cells, marker = run.notebook.cells, "papermill-error-cell-tag"
+            run.notebook.cells = [c for c in cells if marker not in c.metadata.get("tags", [])]
         over.set()
         watcher.join()
         run.stop("")  # a kernel that outlived its notebook
         shutil.rmtree(sockets, ignore_errors=True)
     return run
+
+
+def hide_places(text: str, root: Path) -> str:
+    """Text without the absolute paths of this machine."""
+    for place, shown in ((root, ""), (CODE_ROOT, ""), (Path(sys.prefix), ""), (Path.home(), "~/")):
+        text = text.replace(f"{place}/", shown)
+    return text
 
 
 def to_text(notebook: Mapping[str, Any], root: Path) -> str:
@@ -193,4 +206,4 @@ def to_text(notebook: Mapping[str, Any], root: Path) -> str:
             if "traceback" in output:
                 output["traceback"] = [clean_text(line) for line in output["traceback"]]
     text = json.dumps(stripped, indent=1, ensure_ascii=False)
-    return text.replace(json.dumps(str(root), ensure_ascii=False)[1:-1] + "/", "") + "\n"
+    return hide_places(text, root) + "\n"

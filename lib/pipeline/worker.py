@@ -22,7 +22,7 @@ from lib.data.files import read_json, sha256_of, write_atomic, write_json
 from lib.pipeline import Blocked, NotebookFailed, RunnerError
 from lib.pipeline.keys import SCHEMA, Hashes, device_class
 from lib.pipeline.lease import Lease, process_stamp
-from lib.pipeline.notebook import Execution, clean_text, execute_notebook, to_text
+from lib.pipeline.notebook import Execution, clean_text, execute_notebook, hide_places, to_text
 from lib.pipeline.plan import Step, examine
 from lib.pipeline.profile import CODE_ROOT, Home, Node, Profile
 from lib.pipeline.schema import read_notebook
@@ -142,7 +142,13 @@ class Attempt:
             overrides = {name: cast("dict[str, object]", self.step.parameters)[name]
                          for name in self.step.given}  # fmt: skip
             self.execution = run = execute_notebook(
-                self.notebook, overrides, self.environment(work), work / "cwd", log, self.watch
+                self.notebook,
+                overrides,
+                self.environment(work),
+                work / "cwd",
+                self.home.root,
+                log,
+                self.watch,
             )
         if STOP.is_set():
             raise SystemExit(143)  # stopping is no failure: nothing is recorded
@@ -198,8 +204,12 @@ class Attempt:
             self.shown = (run.cell, run.title)
             status = {"cell": run.cell, "cells": run.cells, "title": run.title[:200],
                       "started": self.started.timestamp()}  # fmt: skip
-            with contextlib.suppress(OSError):
-                write_atomic(self.folder / "status.json", json.dumps(status).encode())
+            with contextlib.suppress(
+                OSError
+            ):  # not flushed to disk: it matters only while it is fresh
+                temporary = self.folder / f".partial-status-{threading.get_ident()}"
+                temporary.write_text(json.dumps(status), encoding="utf-8")
+                temporary.replace(self.folder / "status.json")
             if self.follow:
                 print(f"  cell {run.cell}/{run.cells}: {run.title[:100]}", file=sys.stderr)
 
@@ -270,7 +280,9 @@ class Attempt:
             for output in found.get("outputs", []):
                 if output.output_type == "error":
                     lines = [clean_text(line) for line in "\n".join(output.traceback).splitlines()]
-                    message, cell = f"{output.ename}: {clean_text(output.evalue)}", n
+                    cell = n
+                    if run.error is not None:
+                        message = f"{output.ename}: {clean_text(output.evalue)}"
         frames = re.findall(r"(lib/[\w/]+\.py):(\d+)", "\n".join(lines))
         place = ":".join(frames[-1]) if frames else ""
         full = isinstance(error, OSError) and error.errno in {27, 28}
@@ -286,12 +298,11 @@ class Attempt:
                 "`run_all.py gc --keep 1`"
             )
         tail = lines or (self.folder / "log.txt").read_text("utf-8").splitlines()
-        root = f"{self.home.root}/"
         return {
             "node": self.step.node, "notebook": self.node.notebook, "cell": cell,
             "title": run.titles[cell] if 0 <= cell < len(run.titles) else run.title,
-            "place": place, "message": message.replace(root, ""),
-            "lines": [line.replace(root, "") for line in tail[-15:]],
+            "place": place, "message": hide_places(message, self.home.root),
+            "lines": [hide_places(line, self.home.root) for line in tail[-15:]],
             "reproduce": f"python run_all.py {self.profile.name} --only {self.step.node}",
             "peak_memory_bytes": run.peak_bytes, "key": self.step.key,
             "log": f"data/store/{self.profile.name}/{self.step.node}/log.txt",

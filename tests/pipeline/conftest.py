@@ -46,7 +46,9 @@ class World:
         (self.root / "notebooks" / f"{name}.ipynb").write_text(json.dumps(text), "utf-8")
 
     def profile(self, nodes: str, name: str = "demo") -> None:
-        (self.root / "params" / f"{name}.yaml").write_text(f"about: a test\nnodes:\n{nodes}", "utf-8")
+        (self.root / "params" / f"{name}.yaml").write_text(
+            f"about: a test\nnodes:\n{nodes}", "utf-8"
+        )
 
     def environment(self, **more: str) -> dict[str, str]:
         return os.environ | {"LINGREC_HOME": str(self.root), "COLUMNS": "200"} | more

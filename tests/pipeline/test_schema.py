@@ -92,7 +92,7 @@ def test_a_comment_may_contain_anything_that_is_no_range():
     fields = schema('a: str = "#1..2: x"  # at 9..12 o\'clock: <b> & "quotes"')
     assert fields["a"].default == "#1..2: x"
     assert fields["a"].bounds == ()
-    assert fields["a"].meaning == "at 9..12 o'clock: <b> & \"quotes\""
+    assert fields["a"].meaning == 'at 9..12 o\'clock: <b> & "quotes"'
 
 
 plain_json = st.recursive(
