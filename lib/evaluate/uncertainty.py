@@ -21,7 +21,7 @@ __all__ = [
     "minimum_detectable_difference", "paired_bootstrap", "paired_permutation", "split_variance",
 ]  # fmt: skip
 
-BLOCK_ROWS = 4_000_000  # rows drawn at a time by one thread
+BLOCK_ROWS = 1_000_000  # rows drawn at a time by one thread
 MOST_ROWS = 200_000  # drawn one by one; above, heaps of rows are drawn
 
 
