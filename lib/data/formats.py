@@ -43,12 +43,14 @@ def json_frames(path: Path, roles: Mapping[str, str], check: RowCheck) -> Frames
         if len(frame) == block.n_lines:
             frame = frame.with_columns(lines.alias("line"))
         else:  # something in this block is not as it should be: look at each line
-            rows = _json_rows(block, roles, check)
+            rows = _json_rows(block, schema, check)
             frame = pl.DataFrame(rows, schema={**schema, "line": pl.UInt32}, orient="row")
         yield _with_roles(frame, roles), check
 
 
-def _json_rows(block: Block, roles: Mapping[str, str], check: RowCheck) -> list[list[Any]]:
+def _json_rows(
+    block: Block, schema: Mapping[str, type[pl.DataType]], check: RowCheck
+) -> list[list[Any]]:
     rows = []
     for number, line in enumerate(block.data.split(b"\n")[:-1], start=block.first_line):
         if not line.strip():
@@ -62,11 +64,11 @@ def _json_rows(block: Block, roles: Mapping[str, str], check: RowCheck) -> list[
         if not isinstance(record, dict):
             check.drop("broken JSON", number)
             continue
-        row: list[Any] = []
-        for role, name in roles.items():
-            value = record.get(name)
-            row.append(_number(value) if role in ("rating", "time") else _text(value))
-        rows.append([*row, number])
+        values = [
+            _number(record.get(name)) if kind is pl.Float64 else _text(record.get(name))
+            for name, kind in schema.items()
+        ]
+        rows.append([*values, number])
     return rows
 
 
