@@ -52,7 +52,7 @@ def rank_targets(
     [2.5]
     """
     target_ids = _as_targets(targets, len(users), seen)
-    score, columns, surplus = _scorer(items)
+    score, columns, repeated, extra = _scorer(items)
     step = chunk or _chunk(items)
     ranks = np.empty(len(target_ids))
     for start in range(0, len(target_ids), step):
@@ -64,10 +64,10 @@ def rank_targets(
         beside = own[:, None]
         higher = _count(scores > beside)
         equal = _count(scores == beside) - 1  # the target equals itself
-        if len(surplus):
-            copies = scores[:, surplus]
-            higher += _count(copies > beside)
-            equal += _count(copies == beside)
+        if len(repeated):
+            copies = scores[:, repeated]
+            higher += _numpy(copies > beside) @ extra
+            equal += _numpy(copies == beside) @ extra
         if seen is not None:
             who, what = _seen_pairs(seen, start, stop, wanted, n_items)
             theirs = scores[who, _column(columns, what)]
@@ -135,7 +135,7 @@ def top_items(
     Equal scores come in order of item id: lists need an order, ranks above do not.
     """
     step = chunk or _chunk(items)
-    score, columns, _ = _scorer(items, merge=False)
+    score, columns, _, _ = _scorer(items, merge=False)
     best = np.zeros((len(users), _as_cutoff(k)), dtype=np.int32)
     for start in range(0, len(users), step):
         stop = min(start + step, len(users))
@@ -156,29 +156,30 @@ def top_items(
     return best
 
 
-def _scorer(items: Matrix | Scorer, merge: bool = True) -> tuple[Scorer, Ints | None, Ints]:
-    """Function that scores a slice of users, the column of each item, and surplus columns.
+def _scorer(items: Matrix | Scorer, merge: bool = True) -> tuple[Scorer, Ints | None, Ints, Ints]:
+    """Function that scores a slice of users, each item's column, and columns that count more often.
 
     Matrix products need not give bitwise equal results for equal rows (measured: OpenBLAS differs
     by one ulp between the columns of a small product), which would break the ties of items with
-    the same text. So each distinct row is scored once and its copies are counted again.
+    the same text. So each distinct row is scored once, and its copies are counted with it.
     """
+    none = np.empty(0, dtype=np.int64)
     if callable(items):
-        return (lambda users: _plain(items(users))[:, 1:]), None, np.empty(0, np.int64)
+        return (lambda users: _plain(items(users))[:, 1:]), None, none, none
     table = _plain(items)[1:]
-    columns = np.arange(len(table))
-    surplus = np.empty(0, dtype=np.int64)
+    columns, repeated, extra = np.arange(len(table)), none, none
     if merge and len(table):
         first, inverse = _distinct_rows(_numpy(table))
         if len(first) < len(table):
-            surplus = np.setdiff1d(columns, first)
-            surplus, columns, table = inverse[surplus], inverse, table[first]
+            times = np.bincount(inverse)
+            columns, table, repeated = inverse, table[first], np.flatnonzero(times > 1)
+            extra = times[repeated] - 1
 
     def score(users: Any) -> Any:
         with np.errstate(over="ignore", invalid="ignore"):  # NaN and overflow are refused later
             return _plain(users) @ table.T
 
-    return score, columns, surplus
+    return score, columns, repeated, extra
 
 
 def _distinct_rows(table: NDArray[Any]) -> tuple[Ints, Ints]:
