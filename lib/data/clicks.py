@@ -249,13 +249,15 @@ class Clicks:
         return shard, index - starts[shard]
 
     def _pick(self, name: str, shard: Ints | None, local: Ints) -> npt.NDArray[np.generic]:
-        if shard is None:
+        if shard is None or not len(shard):
             return self._map(0, name)[local]
+        if shard.min() == shard.max():
+            return self._map(int(shard[0]), name)[local]
         maps = [self._map(number, name) for number in range(len(self.shard_rows))]
         result = np.empty((len(local), *maps[0].shape[1:]), np.result_type(*maps))
-        for number in np.unique(shard):
+        for number, part in enumerate(maps):
             chosen = np.flatnonzero(shard == number)
-            result[chosen] = maps[number][local[chosen]]
+            result[chosen] = part[local[chosen]]
         return result
 
     def _gather_tokens(
@@ -267,9 +269,11 @@ class Clicks:
         if max_len is not None:
             lengths = np.minimum(lengths, max_len)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        owner = None if shard is None else np.repeat(shard, lengths)
-        found = self._pick("tokens", owner, np.repeat(ends - lengths, lengths) + within)
+        position = np.arange(offsets[-1]) + np.repeat(ends - lengths - offsets[:-1], lengths)
+        if shard is not None and len(shard):
+            one = shard.min() == shard.max()
+            shard = shard[:1] if one else np.repeat(shard, lengths)
+        found = self._pick("tokens", shard, position)
         tokens = cast(npt.NDArray[np.unsignedinteger], found)
         tokens[tokens >= self.layout.n_tokens] = 1
         return offsets, tokens

@@ -89,10 +89,9 @@ def count_covisits(clicks: Clicks, plan: CovisitPlan) -> CovisitTables:
     for rows in _batches(clicks, train, plan.max_len):
         tokens, kept, key = _keys(clicks, rows, plan)
         fold = np.broadcast_to(rows.fold[:, None].astype(np.int64), tokens.shape)
-        flat = (fold * cells + key)[kept]
-        np.add.at(impressions.reshape(-1), flat, 1)
+        _add(impressions, (fold * cells + key)[kept])
         hit = kept & (rows.label == 1)[:, None]
-        np.add.at(clicked.reshape(-1), (fold * cells + key)[hit], 1)
+        _add(clicked, (fold * cells + key)[hit])
     fold_of, label = clicks.fold[train], clicks.label[train]
     return CovisitTables(
         impressions,
@@ -119,11 +118,20 @@ def covisit_block(clicks: Clicks, plan: CovisitPlan, tables: CovisitTables | Non
         rows = clicks.take(index, max_len=plan.max_len)
         _, kept, key = _keys(clicks, rows, plan)
         fold = rows.fold[:, None].astype(np.int64)  # -1 is the last table: all training rows
-        return _aggregate(ratio[fold, key], seen[fold, key], kept, plan)
+        flat = np.where(fold < 0, n_folds, fold) * cells + key
+        return _aggregate(ratio.ravel()[flat], seen.ravel()[flat], kept, plan)
 
     name = plan.target if plan.time is None else f"{plan.target}*{plan.time}"
     columns = tuple(f"covisit:{name}:{aggregate}" for aggregate in AGGREGATES)
     return Block(f"covisits-{name.replace('*', '-')}", columns, compute)
+
+
+def _add(counts: Counts, cells: npt.NDArray[np.int64]) -> None:
+    """Add 1 to each cell; bincount is the faster way unless it would mostly count zeros."""
+    if counts.size < 4 * len(cells):
+        counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape).astype(np.int32)
+    else:
+        np.add.at(counts.reshape(-1), cells, 1)
 
 
 def _aggregate(

@@ -25,6 +25,7 @@ class Block:
     name: str
     columns: tuple[str, ...]
     compute: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+    scaled: bool = False  # standardise by the training rows; never for values made from labels
 
 
 def extend_numeric(clicks: Clicks, blocks: list[Block]) -> Clicks:
@@ -35,10 +36,13 @@ def extend_numeric(clicks: Clicks, blocks: list[Block]) -> Clicks:
     for block in blocks:
         if block.name in parts:
             raise ValueError(f"block {block.name!r} is there already; prepare the dataset again")
+        paths = [folder / f"{n:05d}.{block.name}.npy" for n in range(len(clicks.shard_rows))]
         start = 0
-        for shard, size in enumerate(clicks.shard_rows):
-            _write(folder / f"{shard:05d}.{block.name}.npy", block, start, start + size)
+        for path, size in zip(paths, clicks.shard_rows, strict=True):
+            _write(path, block, start, start + size)
             start += size
+        if block.scaled:
+            _standardise(paths, clicks)
         names += block.columns
         parts.append(block.name)
     layout = replace(clicks.layout, numeric_names=tuple(names))
@@ -56,29 +60,13 @@ def extend_numeric(clicks: Clicks, blocks: list[Block]) -> Clicks:
 def statistics_block(clicks: Clicks) -> Block:
     """Statistics of each row's sequence, standardised by the training rows."""
 
-    def raw(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def raw(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         sequence = clicks.take(rows).sequence
         if sequence is None:
             raise ValueError("this dataset has no sequence; prepare it with a sequence column")
-        return sequence_statistics(*sequence).astype(np.float64)
+        return sequence_statistics(*sequence)
 
-    total, square, train = (
-        np.zeros(len(STATISTICS)),
-        np.zeros(len(STATISTICS)),
-        clicks.rows("train"),
-    )
-    for first in range(0, len(train), ROWS_AT_ONCE):
-        values = raw(train[first : first + ROWS_AT_ONCE])
-        total += values.sum(axis=0)
-        square += (values**2).sum(axis=0)
-    mean = total / max(len(train), 1)
-    deviation = np.sqrt(np.maximum(square / max(len(train), 1) - mean**2, 0))
-    deviation[deviation == 0] = 1.0
-
-    def compute(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return ((raw(rows) - mean) / deviation).astype(np.float32)
-
-    return Block("statistics", tuple(f"sequence:{name}" for name in STATISTICS), compute)
+    return Block("statistics", tuple(f"sequence:{name}" for name in STATISTICS), raw, scaled=True)
 
 
 def _write(path: Path, block: Block, first: int, last: int) -> None:
@@ -94,3 +82,17 @@ def _write(path: Path, block: Block, first: int, last: int) -> None:
         file.abandon()
         raise
     file.close()
+
+
+def _standardise(paths: list[Path], clicks: Clicks) -> None:
+    """Mean 0 and deviation 1 over the training rows, in place; the manifest is not there yet."""
+    arrays = [np.load(path, mmap_mode="r+") for path in paths]
+    train = np.split(clicks.split == 0, np.cumsum(clicks.shard_rows)[:-1])
+    n = max(sum(int(rows.sum()) for rows in train), 1)
+    mean = sum(a[r].sum(axis=0, dtype=np.float64) for a, r in zip(arrays, train, strict=True)) / n
+    square = sum(((a[r] - mean) ** 2).sum(axis=0) for a, r in zip(arrays, train, strict=True))
+    deviation = np.sqrt(square / n)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    for array in arrays:
+        array[:] = (array - mean) / deviation
+        array.flush()

