@@ -29,7 +29,14 @@ from lib.language.backbone import hidden_states, trunk_of
 from lib.language.pretrain import Criterion
 from lib.language.tokens import TokenTable, pad_rows, tokenise
 
-__all__ = ["NextTitles", "TitleTokens", "next_title_loss", "plan_branches", "tokenise_titles"]
+__all__ = [
+    "NextTitles",
+    "TitleTokens",
+    "join_history",
+    "next_title_loss",
+    "plan_branches",
+    "tokenise_titles",
+]
 
 UNTITLED = "untitled item"
 SEPARATOR = ", "
@@ -45,15 +52,22 @@ class TitleTokens:
     untitled: NDArray[np.bool_]  # may stand in a prompt, but is never a target
 
 
-def tokenise_titles(tokenizer: Tokenizer, titles: Sequence[str], *, max_tokens: int) -> TitleTokens:
-    """Tokenise all titles; row 0 belongs to the padding item."""
+def tokenise_titles(
+    tokenizer: Tokenizer, titles: Sequence[str], *, max_tokens: int, prefix: str = ""
+) -> TitleTokens:
+    """Tokenise all titles; row 0 belongs to the padding item.
+
+    ``prefix`` is the instruction in front of a prompt; the paper's form has none.
+    """
     untitled = np.array([not title.strip() for title in titles])
     named = [title if title.strip() else UNTITLED for title in titles]
     eos = int(tokenizer.eos_token_id)
     newline = tokenise(tokenizer, ["\n"], max_tokens=8).ids.tolist()
-    first = tokenise(tokenizer, named, max_tokens=max_tokens)
+    plain = tokenise(tokenizer, named, max_tokens=max_tokens)
+    opening = tokenise(tokenizer, [prefix], max_tokens=max_tokens).ids
+    first = TokenTable.from_rows(np.concatenate([opening, plain[row]]) for row in range(len(plain)))
     later = tokenise(tokenizer, [SEPARATOR + title for title in named], max_tokens=max_tokens + 2)
-    ending = TokenTable.from_rows([*first[row], *newline, eos] for row in range(len(first)))
+    ending = TokenTable.from_rows([*plain[row], *newline, eos] for row in range(len(plain)))
     return TitleTokens(first, later, ending, untitled)
 
 
@@ -129,8 +143,11 @@ class NextTitles:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Ids, positions, branch numbers and which state predicts which token."""
+    def batch(
+        self, indices: NDArray[np.int64], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Ids, positions, branch numbers and which state predicts which token; nothing is drawn."""
+        del generator
         trees = [self._tree(self.rows[index]) for index in indices]
         ids, mask = pad_rows([tree[0] for tree in trees], self.pad_id)
         places, _ = pad_rows([tree[1] for tree in trees], 0)
@@ -150,8 +167,7 @@ class NextTitles:
 
     def _tree(self, row: Branches) -> tuple[NDArray[np.int32], ...]:
         """ids, positions, branch, visible stream, and (state, label) pairs of one sequence."""
-        history = self.items[row.start : row.targets[-1]]
-        parts = [self.tokens.first[history[0]], *(self.tokens.later[i] for i in history[1:])]
+        parts = history_parts(self.items[row.start : row.targets[-1]], self.tokens)
         ends = np.cumsum([len(part) for part in parts])  # stream length after each title
         stream = np.concatenate(parts)
         if len(row.targets) == 1:  # an over-long history keeps its newest tokens
@@ -175,6 +191,16 @@ class NextTitles:
             total += length
         pieces = (ids, places, branch, visible, states, labels)
         return tuple(np.concatenate(piece).astype(np.int32) for piece in pieces)
+
+
+def history_parts(history: NDArray[np.int32], tokens: TitleTokens) -> list[NDArray[np.int32]]:
+    """The tokens of each title of a history, separators included."""
+    return [tokens.first[history[0]], *(tokens.later[item] for item in history[1:])]
+
+
+def join_history(history: NDArray[np.int32], tokens: TitleTokens) -> NDArray[np.int32]:
+    """The prompt of one history, oldest first."""
+    return np.concatenate(history_parts(history, tokens))
 
 
 def tree_mask(batch: dict[str, Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lib.language.backbone import hidden_states
 from lib.language.tokens import TokenTable, pad_rows
 
-__all__ = ["PairCriterion", "contrast_batch", "contrast_loss", "mean_pool", "meaning_ids"]
+__all__ = ["PairCriterion", "TitleViews", "contrast_loss", "mean_pool", "meaning_ids"]
 
 
 class PairCriterion(Protocol):
@@ -48,12 +48,20 @@ def meaning_ids(titles: TokenTable) -> NDArray[np.int64]:
                      for row in range(len(titles))], dtype=np.int64)  # fmt: skip
 
 
-def contrast_batch(
-    titles: TokenTable, meanings: NDArray[np.int64], rows: NDArray[np.int64], *, pad_id: int
-) -> dict[str, Tensor]:
-    """One batch of titles with their meanings."""
-    ids, mask = pad_rows([titles[row] for row in rows], pad_id)
-    return {"ids": ids, "mask": mask, "meanings": torch.from_numpy(meanings[rows])}
+class TitleViews:
+    """Titles to be read twice, by row, with the number of what each means."""
+
+    def __init__(self, titles: TokenTable, rows: NDArray[np.int64], *, pad_id: int) -> None:
+        self.titles, self.rows, self.pad_id = titles, rows, pad_id
+        self.lengths, self.meanings = titles.lengths[rows], meaning_ids(titles)[rows]
+
+    def batch(
+        self, indices: NDArray[np.int64], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Ids, mask and meanings; the two readings differ by the model's own dropout."""
+        del generator  # nothing is drawn here
+        ids, mask = pad_rows([self.titles[row] for row in self.rows[indices]], self.pad_id)
+        return {"ids": ids, "mask": mask, "meanings": torch.from_numpy(self.meanings[indices])}
 
 
 def contrast_loss(

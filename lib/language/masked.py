@@ -19,7 +19,14 @@ from lib.language.backbone import hidden_states
 from lib.language.pretrain import Criterion
 from lib.language.tokens import TokenTable, pad_rows
 
-__all__ = ["Masking", "mask_token_id", "mask_tokens", "masked_accuracy", "masked_title_loss"]
+__all__ = [
+    "MaskedTitles",
+    "Masking",
+    "mask_token_id",
+    "mask_tokens",
+    "masked_guesses",
+    "masked_title_loss",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,18 +80,20 @@ def mask_tokens(
     return hidden, torch.where(chosen, ids, -100)
 
 
-def masked_batch(
-    titles: TokenTable,
-    rows: NDArray[np.int64],
-    masking: Masking,
-    generator: torch.Generator,
-    *,
-    pad_id: int,
-) -> dict[str, Tensor]:
-    """One batch of hidden titles."""
-    ids, mask = pad_rows([titles[row] for row in rows], pad_id)
-    hidden, labels = mask_tokens(ids, mask, masking, generator)
-    return {"ids": hidden, "mask": mask, "labels": labels}
+class MaskedTitles:
+    """Titles to hide tokens of, by row; what is hidden is drawn anew for every batch."""
+
+    def __init__(
+        self, titles: TokenTable, rows: NDArray[np.int64], masking: Masking, *, pad_id: int
+    ) -> None:
+        self.titles, self.rows, self.masking, self.pad_id = titles, rows, masking, pad_id
+        self.lengths = titles.lengths[rows]
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """Hidden titles and what they hide."""
+        ids, mask = pad_rows([self.titles[row] for row in self.rows[indices]], self.pad_id)
+        hidden, labels = mask_tokens(ids, mask, self.masking, generator)
+        return {"ids": hidden, "mask": mask, "labels": labels}
 
 
 def masked_title_loss(
@@ -96,11 +105,11 @@ def masked_title_loss(
 
 
 @torch.no_grad()
-def masked_accuracy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[int, int]:
-    """How many hidden tokens are guessed right, and how many there are."""
+def masked_guesses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """For each hidden token whether it is guessed right.  -> (N,) bool"""
     states, labels = _predicting(model, batch)
     guesses = (states @ model.get_output_embeddings().weight.T).argmax(dim=-1)  # type: ignore[operator]
-    return int((guesses == labels).sum()), len(labels)
+    return guesses == labels
 
 
 def _predicting(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

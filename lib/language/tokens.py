@@ -32,7 +32,7 @@ class TokenTable:
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[int]]) -> "TokenTable":
+    def from_rows(cls, rows: Iterable[Sequence[int] | NDArray[np.int32]]) -> "TokenTable":
         """
         >>> TokenTable.from_rows([[1, 2], [], [3]]).lengths.tolist()
         [2, 0, 1]

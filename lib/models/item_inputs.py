@@ -15,7 +15,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AdaptedTable", "FreeTable", "GatedTables", "SumOfTables", "build_item_input"]
+__all__ = [
+    "AdaptedTable",
+    "FreeTable",
+    "GatedTables",
+    "Kind",
+    "SumOfTables",
+    "build_item_input",
+]
 
 Kind = Literal["id", "text", "sum", "gated"]
 

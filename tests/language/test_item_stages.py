@@ -6,15 +6,15 @@ import torch
 
 from lib.language.backbone import Backbone, hidden_states, set_attention
 from lib.language.collaborative import tokenise_titles
-from lib.language.contrast import contrast_batch, contrast_loss, mean_pool, meaning_ids
+from lib.language.contrast import TitleViews, contrast_loss, mean_pool
 from lib.language.embed import embed_tokens, embedding_key, export_sentence_transformer
 from lib.language.generate import Trie, write_titles, write_titles_from_catalogue
 from lib.language.masked import (
+    MaskedTitles,
     Masking,
     mask_token_id,
     mask_tokens,
-    masked_accuracy,
-    masked_batch,
+    masked_guesses,
     masked_title_loss,
 )
 from lib.language.pretrain import SmallSize, build_small_model, language_loss, pack_blocks
@@ -57,15 +57,17 @@ def test_state_before_a_hidden_token_predicts_it(family, generator):
     model = make_model(family).double()
     set_attention(model, "bidirectional")
     table = TokenTable.from_rows([[5, 6, 7, 8], [9, 10]])
-    batch = masked_batch(table, np.array([0, 1]), masking(share=0.5), generator, pad_id=0)
+    batch = MaskedTitles(table, np.array([0, 1]), masking(share=0.5), pad_id=0).batch(
+        np.array([0, 1]), generator
+    )
     logits = model(input_ids=batch["ids"], attention_mask=batch["mask"], use_cache=False).logits
     terms = [-torch.log_softmax(logits[b, i - 1], -1)[batch["labels"][b, i]]
              for b in range(2) for i in range(1, 4) if batch["labels"][b, i] != -100]  # fmt: skip
     loss = masked_title_loss(model, batch, criterion=cross_entropy)
     torch.testing.assert_close(loss, torch.stack(terms).mean(), rtol=0, atol=1e-6)
-    right, count = masked_accuracy(model, batch)
-    assert count == len(terms)
-    assert 0 <= right <= count
+    expected = [logits[b, i - 1].argmax() == batch["labels"][b, i] for b in range(2) for i in range(1, 4)
+                if batch["labels"][b, i] != -100]  # fmt: skip
+    assert masked_guesses(model, batch).tolist() == [bool(x) for x in expected]
 
 
 def test_mask_token_is_found_or_refused(tokenizer):
@@ -103,22 +105,12 @@ def test_contrast_sees_two_views_and_the_duplicates():
     )
     model = AutoModelForCausalLM.from_config(config).train()
     set_attention(model, "bidirectional")
-    loss = contrast_loss(
-        model,
-        contrast_batch(table, meaning_ids(table), np.array([0, 1, 2]), pad_id=0),
-        criterion=criterion,
-    )
+    views = TitleViews(table, np.array([0, 1, 2]), pad_id=0)
+    loss = contrast_loss(model, views.batch(np.array([2, 1, 0])), criterion=criterion)
     assert loss > 0
     assert seen["meanings"].tolist() == [0, 1, 0]
     model.eval()
-    assert (
-        contrast_loss(
-            model,
-            contrast_batch(table, meaning_ids(table), np.array([0]), pad_id=0),
-            criterion=criterion,
-        )
-        == 0
-    )
+    assert contrast_loss(model, views.batch(np.array([0])), criterion=criterion) == 0
 
 
 def test_vectors_do_not_depend_on_batch_mates_and_empty_titles_are_zero(family):
