@@ -108,7 +108,7 @@ def clean_titles(titles: pl.Series, how: Cleaning) -> pl.Series:
         distinct = cleaned.filter(cleaned.str.contains("&", literal=True)).unique().drop_nulls()
         plain = [html.unescape(html.unescape(title)) for title in distinct]  # twice: "&amp;#39;"
         cleaned = cleaned.replace(distinct, pl.Series(plain, dtype=pl.String))
-        cleaned = cleaned.str.replace_all(r"[\s\p{C}]+", " ")
+        cleaned = cleaned.str.replace_all(r"[\s\p{Cc}\x{200B}\x{FEFF}]+", " ")
     return cleaned.str.strip_chars(" ").str.strip_chars('"').alias("title")
 
 

@@ -109,13 +109,13 @@ def tune_neighbours(
             report(len(tried), n_settings)
         return value
 
-    n_settings = 1 + sum(v != getattr(first, k) for k, values in grid.items() for v in values)
+    n_settings = 1 + sum(len(values) for values in grid.values())  # at most
     best, best_value = first, score(first)
     for name, values in grid.items():
         for value in values:
-            if value == getattr(best, name):
-                continue
             candidate = NeighbourConfig(**(asdict(best) | {name: value}))
+            if any(asdict(candidate).items() <= row.items() for row in tried):
+                continue
             reached = score(candidate)
             if reached > best_value:
                 best, best_value = candidate, reached

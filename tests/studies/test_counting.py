@@ -60,8 +60,9 @@ def test_tuning_keeps_the_best_of_what_it_tried(tmp_path: Path) -> None:
         best.backward,
     ]
     assert isinstance(best.max_gap, int)
-    assert told[0] == (1, 5)
-    assert told[-1][0] == len(tried) <= 5
+    assert told[0] == (1, 6)
+    assert told[-1][0] == len(tried) <= 6
+    assert tried.unique().height == len(tried)
 
 
 def test_tuning_never_looks_at_test_targets(tmp_path: Path) -> None:
