@@ -139,20 +139,21 @@ def top_items(
     best = np.zeros((len(users), _as_cutoff(k)), dtype=np.int32)
     for start in range(0, len(users), step):
         stop = min(start + step, len(users))
-        scores = np.array(_numpy(score(users[start:stop])), dtype=np.float64)
+        worth = -_numpy(score(users[start:stop]))  # a copy, ascending: the best is the smallest
         nobody = np.zeros(stop - start, dtype=np.int64)
-        n_items = _check_block(scores, nobody + 1, stop - start, columns)
+        n_items = _check_block(worth, nobody + 1, stop - start, columns)
         if seen is not None:
             who, what = _seen_pairs(seen, start, stop, nobody, n_items)
-            scores[who, what - 1] = np.nan  # sorts behind everything, minus infinity included
-        width = min(k, scores.shape[1])
+            worth[who, what - 1] = np.nan  # sorts behind everything, a score of -infinity included
+        width = min(k, n_items)
         # a value at the border may be tied: everything as good as it must enter the sort
-        border = np.partition(-scores, width - 1, axis=1)[:, width - 1, None]
-        for row in range(stop - start):
-            open_ = ~np.isnan(scores[row])
-            kept = np.flatnonzero(open_ if np.isnan(border[row]) else -scores[row] <= border[row])
-            order = kept[np.argsort(-scores[row, kept], kind="stable")][:width]
-            best[start + row, : len(order)] = order + 1
+        border = np.partition(worth, width - 1, axis=1)[:, width - 1, None]
+        rows, places = np.nonzero((worth <= border) | (np.isnan(border) & ~np.isnan(worth)))
+        order = np.lexsort((places, worth[rows, places], rows))
+        rows, places = rows[order], places[order]
+        within = np.arange(len(rows)) - np.searchsorted(rows, np.arange(stop - start))[rows]
+        kept = within < width
+        best[start + rows[kept], within[kept]] = places[kept] + 1
     return best
 
 
@@ -195,7 +196,9 @@ def _plain(values: Any) -> Any:
     if hasattr(values, "detach"):
         return values.detach()
     array = np.asarray(values)
-    return array if array.dtype.kind == "f" and array.itemsize > 2 else array.astype(np.float32)
+    if array.dtype.kind != "f":
+        return array.astype(np.float64)
+    return array if array.itemsize > 2 else array.astype(np.float32)
 
 
 def _numpy(values: Any) -> NDArray[Any]:

@@ -22,7 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 BLOCK_ROWS = 1_000_000  # rows drawn at a time by one thread
-MOST_ROWS = 200_000  # drawn one by one; above, heaps of rows are drawn
+MOST_ROWS = 200_000  # drawn one by one; more are dealt into heaps, and heaps are drawn
+HEAPS = 20_000  # their spread has an error of 0.5 %, less than that of 10,000 draws
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +232,7 @@ def _drawn_sums(values: Floats, draws: int, seed: int, sizes: Floats | None = No
         if len(distinct) <= n // 32:
             columns, counts = [distinct], times
     if counts is None and n > MOST_ROWS:
-        heap = np.random.default_rng([seed, n]).permutation(n) % MOST_ROWS
+        heap = np.random.default_rng([seed, n]).permutation(n) % HEAPS
         columns = [np.bincount(heap, weights=c).astype(np.float64) for c in columns]
         if sizes is None:
             columns.append(np.bincount(heap).astype(np.float64))

@@ -102,6 +102,14 @@ def test_minus_infinity_ranks_last_and_plus_infinity_first():
     assert ranking.rank_targets(np.arange(2), lambda r: scores[r], [1, 3]).tolist() == [3.0, 1.0]
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float16, np.bool_])
+def test_other_number_types_are_ranked_as_numbers(dtype):
+    scores = np.array([[0, 1, 0, 1]]).astype(dtype)
+    assert ranking.rank_targets([0], lambda _: scores, [1]).tolist() == [1.5]
+    assert ranking.top_items([0], lambda _: scores, 3).tolist() == [[1, 3, 2]]
+    assert ranking.rank_targets(scores, scores.repeat(3, 0), [1]).tolist() == [1.5]
+
+
 def test_one_item_and_no_users_are_fine():
     assert ranking.rank_targets(np.ones((1, 2)), np.ones((2, 2)), [1]).tolist() == [1.0]
     assert ranking.rank_targets(np.ones((0, 2)), np.ones((2, 2)), []).shape == (0,)

@@ -31,7 +31,8 @@ def test_the_interval_is_that_of_the_plain_bootstrap(kind, n, generator):
 
 
 def test_rows_dealt_into_heaps_keep_the_standard_error(generator, monkeypatch):
-    monkeypatch.setattr(uncertainty, "MOST_ROWS", 2_000)
+    monkeypatch.setattr(uncertainty, "MOST_ROWS", 10_000)
+    monkeypatch.setattr(uncertainty, "HEAPS", 2_000)
     values = generator.normal(3, 1, 50_001)
     result = uncertainty.bootstrap_mean(values, draws=4_000)
     assert_allclose(result.high - result.low, 2 * 1.96 / np.sqrt(50_001), rtol=0.1)
