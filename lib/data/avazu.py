@@ -109,7 +109,7 @@ def prepare_avazu(
         n_rows = normalise_avazu(
             path, target, variant=variant, extra=extra, max_rows=max_rows, split=rule
         )
-        pieces.append(Piece(path=target, split=pl.col("split"), n_rows=n_rows))
+        pieces.append(Piece(name=split, path=target, split=pl.col("split"), n_rows=n_rows))
     clock = {"none": (), "hour": ("hour",), "calendar": ("hour", "weekday", "weekend")}[extra]
     recipe = Recipe(categorical=(*FEATURES, *clock), min_count=min_count, drop_constants=False)
     made = {"variant": variant, "max_rows": max_rows, "valid_share": valid_share, "seed": seed}

@@ -28,6 +28,7 @@ class Piece:
     Without ``label`` the rows are unlabelled (a published test set) and get -1.
     """
 
+    name: str  # of the source file: train, valid or test
     path: Path
     split: pl.Expr
     n_rows: int

@@ -206,7 +206,9 @@ def prepare_table(
         n_rows = normalise(path, table.with_columns(rule.alias("split")), target, max_rows=max_rows)
         filled[split] = count_nulls(target)
         own_label = label if labelled else None
-        pieces.append(Piece(path=target, split=pl.col("split"), n_rows=n_rows, label=own_label))
+        pieces.append(
+            Piece(name=split, path=target, split=pl.col("split"), n_rows=n_rows, label=own_label)
+        )
     made = {"max_rows": max_rows, "valid_share": valid_share, "seed": seed}
     return encode_table(
         folder, pieces, recipe, shard_rows=shard_rows, made=made, reports={"empty_cells": filled}

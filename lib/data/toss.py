@@ -86,7 +86,7 @@ def prepare_clicklog(
             f"days present are {days}. Choose one of several days, or none"
         )
     split = pl.when(held.fill_null(False)).then(1).otherwise(0)
-    pieces = [Piece(path=train, split=split, n_rows=n_train, label=options.label)]
+    pieces = [Piece(name="train", path=train, split=split, n_rows=n_train, label=options.label)]
     folds = _folds(keys.filter(~pl.Series(holdout)), options)
     all_folds = np.full(n_train, -1, np.int16)
     all_folds[~holdout] = folds
@@ -94,7 +94,7 @@ def prepare_clicklog(
         n_test = min(pq.read_metadata(test).num_rows, options.max_rows or ALL_ROWS)
         wanted = [*recipe.categorical, *recipe.numeric, *filter(None, [recipe.sequence])]
         require_columns(test, pq.read_schema(test).names, [*wanted, options.row_id])
-        pieces.append(Piece(path=test, split=pl.lit(2), n_rows=n_test, label=None))
+        pieces.append(Piece(name="test", path=test, split=pl.lit(2), n_rows=n_test, label=None))
         all_folds = np.concatenate([all_folds, np.full(n_test, -1, np.int16)])
         _write_row_ids(folder, test, options.row_id, n_test)
     reports = {
