@@ -60,15 +60,20 @@ class Changes:
     def moved(self) -> tuple[MetricChange, ...]:
         return tuple(change for change in self.metrics if change.moved)
 
-    def causes(self) -> dict[str, list[str]]:
-        """Names of what changed, by kind: code, inputs, environment."""
+    def summary(self) -> str:
+        """One line: parameters, then code, inputs and environment, then how many metrics moved."""
+        causes = [f"parameter {name} {old} → {new}" for name, old, new in self.parameters]
         kinds: dict[str, list[str]] = {}
         for name, _, _ in self.components:
             is_environment = name in ("lock", "python", "device")
             kind = "environment" if is_environment else "code"
-            kind = "inputs" if name.startswith("input.") else kind
-            kinds.setdefault(kind, []).append(name.removeprefix("input."))
-        return kinds
+            kind = "input" if name.startswith("input.") else kind
+            kinds.setdefault(kind, []).append(name.removeprefix("input.").replace("code", "cells"))
+        for kind, names in kinds.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            causes.append(f"{kind} {', '.join(names[:3])}{more}")
+        counted = f"{len(self.moved)} of {len(self.metrics)} changed metrics beyond the interval"
+        return "; ".join([*causes, counted if self.metrics else "the same metrics"])
 
     def __bool__(self) -> bool:
         return bool(self.metrics or self.parameters or self.components)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 from lib.report.results import Node
+from lib.report.text import tidy
 
 __all__ = ["draw_graph"]
 
@@ -35,10 +36,10 @@ def draw_graph(nodes: Sequence[Node], pages: str) -> Markup:
         text = f"{MARKS.get(node.state, '•')} {name}"
         state = node.state.replace(" ", "-")
         parts.append(
-            f'<a href="{escape(pages + node.name)}.html" class="n {escape(state)}">'
-            f"<title>{escape(node.name)}: {escape(node.state)}</title>"
+            f'<a href="{escape(pages + node.name)}.html" class="n {escape(tidy(state))}">'
+            f"<title>{escape(node.name)}: {escape(tidy(node.state))}</title>"
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>'
-            f'<text x="{x + 8}" y="{y + 17}">{escape(text)}</text></a>'
+            f'<text x="{x + 8}" y="{y + 17}">{escape(tidy(text))}</text></a>'
         )
     return Markup("".join(parts) + "</svg>")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.report.results import Result, current_result, home_folder, profiles
+from lib.report.text import tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +25,10 @@ def collect(home: Path, profile: str) -> list[dict[str, object]]:
 
 
 def _rows(profile: str, node: str, result: Result) -> list[dict[str, object]]:
-    where = {"profile": profile, "node": node}
-    return [where | {
-        "metric": m.name, "row": m.row, "segment": m.segment, "value": m.value, "low": m.low,
-        "high": m.high, "n": m.n, "seed": m.seeds[0] if m.seeds else None, "unit": m.unit,
-        "better": m.better,
+    return [{
+        "profile": profile, "node": node, "metric": tidy(m.name), "row": tidy(m.row),
+        "segment": tidy(m.segment), "value": m.value, "low": m.low, "high": m.high, "n": m.n,
+        "seed": m.seeds[0] if m.seeds else None, "unit": tidy(m.unit), "better": m.better,
     } for m in result.metrics]  # fmt: skip
 
 

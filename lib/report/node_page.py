@@ -153,13 +153,14 @@ def _figure(result: Result, entry: Json) -> Json:
     """A picture as base64, with the size at which its 150 dpi were meant to be seen."""
     path = result.file(entry.get("path"))
     data = path.read_bytes() if path else b""
-    found = {"name": entry.get("name"), "alt": str(entry.get("alt") or "No description."),
-             "caption": str(entry.get("caption") or ""), "data": "", "width": 0, "height": 0}  # fmt: skip
-    if data.startswith(PNG) and len(data) > 24:
-        width, height = struct.unpack(">II", data[16:24])
-        found |= {"data": base64.b64encode(data).decode(), "width": round(width * 96 / 150),
-                  "height": round(height * 96 / 150)}  # fmt: skip
-    return found
+    if not data.startswith(PNG) or len(data) < 24:
+        data = b""
+    width, height = struct.unpack(">II", data[16:24]) if data else (0, 0)
+    return {
+        "name": entry.get("name"), "alt": str(entry.get("alt") or "No description was given."),
+        "caption": str(entry.get("caption") or ""), "data": base64.b64encode(data).decode(),
+        "width": round(width * 96 / 150), "height": round(height * 96 / 150),
+    }  # fmt: skip
 
 
 def _provenance(result: Result) -> list[Table]:

@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from lib.report.results import Json
-from lib.report.text import tidy
+from lib.report.text import plain_tex, tidy
 
 __all__ = ["convert_notebook"]
 
@@ -145,11 +145,16 @@ def _cell_title(cell: Json) -> str:
 
 
 def _code(source: str) -> Markup:
-    from pygments import highlight  # type: ignore[import-untyped]
-    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+    """Python with classes on comments, keywords, strings and numbers only: a page stays small."""
     from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
+    from pygments.token import Comment, Keyword, Number, String  # type: ignore[import-untyped]
 
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
+    kinds = ((Comment, "c"), (Keyword, "k"), (String, "s"), (Number, "m"))
+    parts = []
+    for token, text in PythonLexer(stripnl=False, ensurenl=False).get_tokens(source):
+        kind = next((name for parent, name in kinds if token in parent), "")
+        parts.append(f'<i class="{kind}">{escape(text)}</i>' if kind else escape(text))
+    return Markup("".join(parts))
 
 
 def _table_html(html: str) -> Markup:
@@ -185,10 +190,10 @@ def _markdown(text: str, pages: Mapping[str, str]) -> Markup:
             return f"<pre>{escape(code)}</pre>"
 
         def inline_math(self, body: str) -> str:
-            return f'<span class="math">{escape(body)}</span>'
+            return f'<span class="math">{plain_tex(body)}</span>'
 
         def block_math(self, body: str) -> str:
-            return f'<div class="math">{escape(body.strip())}</div>'
+            return f'<div class="math">{plain_tex(body)}</div>'
 
     renderer = Renderer(escape=True, allow_harmful_protocols=False, exclude_anchor_links=True)
     html = MarkdownWithMath(renderer=renderer).render(tidy(text))

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lib.data.files import write_atomic, write_json
-from lib.report.changes import MetricChange
+from lib.report.changes import Changes
 from lib.report.graph import MARKS, draw_graph
 from lib.report.metrics import collect
 from lib.report.node_page import build, duration, moment
@@ -142,7 +142,8 @@ def _write_index(site: Site) -> None:
         "failed": [node for node in nodes if node.state in ("failed", "corrupt")],
         "blocked": [node for node in nodes if node.state == "blocked"],
         "wins": wins, "win_table": _win_table(wins),
-        "changes": changes, "gone": gone, "since": moment(since), "moved_table": _moved_table,
+        "changes": changes, "gone": gone, "since": moment(since),
+        "moved_table": _moved_table(changes),
         "moved": sum(len(change.moved) for change in changes),
         "graph": draw_graph(nodes, pages), "others": Markup("<!--profiles--><!--/profiles-->"),
     }  # fmt: skip
@@ -163,46 +164,44 @@ def _link_profiles(folder: Path) -> None:
 
 def _win_table(wins: Sequence[Win]) -> Table:
     heads = ("data", "metric", "best row", "value", "next best", "value", "lead", "verdict",
-             "ceiling", "n", "rows")  # fmt: skip
+             "ceiling", "n")  # fmt: skip
     rows = []
     for win in wins:
-        first, ceiling = win.first, win.ceiling
-        top = shown(ceiling.value or 0.0, win.decimals) if ceiling else "none known"
-        n = "not given" if first.n is None else shown(first.n)
+        first, second, ceiling = win.first, win.second, win.ceiling
         rows.append((
             Cell(" + ".join(win.data), header=True),
-            Cell(first.name + (f" ({first.unit})" if first.unit else "")),
-            Cell(cut(first.row, 60), best=True),
+            Cell(cut(f"{first.name} ({first.unit})" if first.unit else first.name, 60)),
+            Cell(cut(first.row, 60)),
             Cell(win.value, note=interval(first, win.decimals), number=True),
-            Cell(cut(win.second.row, 60)),
-            Cell(shown(win.second.value or 0.0, win.decimals), number=True,
-                 note=interval(win.second, win.decimals)),
+            Cell(cut(second.row, 60)),
+            Cell(shown(second.value or 0.0, win.decimals), number=True),
             Cell(win.lead, number=True), Cell(win.verdict),
-            Cell(top, number=True, missing=not ceiling),
-            Cell(n, number=True, missing=first.n is None), Cell(str(win.rivals), number=True),
+            Cell(shown(ceiling.value or 0.0, win.decimals) if ceiling else "not known",
+                 number=True, missing=not ceiling),
+            Cell("not given" if first.n is None else shown(first.n), number=True,
+                 missing=first.n is None),
         ))  # fmt: skip
-    columns = tuple(
-        Cell(head, number=head in heads[3:7:2] + heads[6:7] + heads[8:]) for head in heads
-    )
+    columns = tuple(Cell(head, number=i in (3, 5, 6, 8, 9)) for i, head in enumerate(heads))
     caption = "On each data set, the metric that most rows compete in: the best row and the next."
     return Table(caption, columns, tuple(rows), ("Brackets: 95 % interval.",))
 
 
-def _moved_table(moved: Sequence[MetricChange], limit: int = 12) -> Table:
+def _moved_table(changes: Sequence[Changes], limit: int = 15) -> Table:
+    moved = [(change.node, metric) for change in changes for metric in change.moved]
     rows = []
-    for change in moved[:limit]:
+    for node, change in moved[:limit]:
         sides, metric = (change.old, change.new), change.any
         decimals = digits([side for side in sides if side])
         cells = [Cell("absent", number=True, missing=True) if side is None or side.value is None
                  else Cell(shown(side.value, decimals), interval(side, decimals), number=True)
                  for side in sides]  # fmt: skip
         where = " · ".join(part for part in (metric.row, metric.segment) if part not in ("", "all"))
-        rows.append((Cell(metric.name, header=True), Cell(cut(where, 80) or "–"), *cells,
-                     Cell(change.verdict)))  # fmt: skip
-    columns = (Cell("metric"), Cell("row"), Cell("before", number=True), Cell("now", number=True),
-               Cell("verdict"))  # fmt: skip
-    more = (f"{len(moved) - limit} more are left out.",) if len(moved) > limit else ()
-    return Table("Metrics beyond their intervals", columns, tuple(rows), more)
+        rows.append((Cell(node, header=True), Cell(cut(metric.name, 60)), Cell(cut(where, 60) or "–"),
+                     *cells, Cell(change.verdict)))  # fmt: skip
+    heads = ("node", "metric", "row", "before", "now", "verdict")
+    columns = tuple(Cell(head, number=head in ("before", "now")) for head in heads)
+    more = f"{len(moved) - limit} more: `run_all.py diff` lists all." if len(moved) > limit else ""
+    return Table("Metrics beyond their intervals", columns, tuple(rows), (more,) if more else ())
 
 
 def _about(path: Path) -> str:

@@ -204,7 +204,9 @@ def _column(values: Sequence[object]) -> list[Cell]:
 def _plain(value: object, decimals: int) -> Cell:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return Cell("missing", missing=True)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no")
+    if not isinstance(value, int | float):
         return Cell(cut(str(value), MAX_CHARACTERS))
     if not math.isfinite(value):
         return Cell("infinite" if value > 0 else "−infinite", number=True)

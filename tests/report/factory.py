@@ -23,12 +23,12 @@ def metric(name, value, **fields):
 
 
 def code(source, outputs=(), tags=()):
-    return {"cell_type": "code", "id": f"c{sha(source.encode())[:7]}", "execution_count": 1,
+    return {"cell_type": "code", "id": f"c{sha(source.encode('utf-8', 'replace'))[:7]}", "execution_count": 1,
             "metadata": {"tags": list(tags)}, "source": source, "outputs": list(outputs)}  # fmt: skip
 
 
 def prose(source):
-    return {"cell_type": "markdown", "id": f"m{sha(source.encode())[:7]}", "metadata": {},
+    return {"cell_type": "markdown", "id": f"m{sha(source.encode('utf-8', 'replace'))[:7]}", "metadata": {},
             "source": source}  # fmt: skip
 
 

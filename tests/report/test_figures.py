@@ -1,0 +1,77 @@
+"""The shared plots: pure, quiet, readable without colour."""
+
+import io
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from lib.report import figures
+
+
+def draw_all():
+    rng = np.random.default_rng(1)
+    rates = np.linspace(0.01, 0.6, 10)
+    points = rng.normal(size=(300, 2))
+    return {
+        "learning": figures.plot_learning(
+            {"train": [3.0, 2.0, 1.5], "valid": [3.1, 2.4, 2.3]}, ylabel="loss", best={"valid": 3}
+        ),
+        "intervals": figures.plot_intervals(
+            [figures.Row("A", 0.7, 0.6, 0.8), figures.Row("B", 0.5)],
+            xlabel="AUC", baseline=0.5, ceiling=0.9,
+        ),
+        "reliability": figures.plot_reliability({"m": (rates, rates, np.arange(10))}, log=True),
+        "groups": figures.plot_groups(
+            {"10": points, "30": points}, [f"g{i % 11}" for i in range(300)], max_points=100
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["learning", "intervals", "reliability", "groups"])
+def test_plots_draw_without_a_warning_on_a_white_card(name):
+    figure = draw_all()[name]
+    file = io.BytesIO()
+    figure.savefig(file, dpi=150)
+    assert file.getvalue().startswith(b"\x89PNG")
+    assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_drawing_leaves_the_settings_and_pyplot_alone():
+    names = [name for name in mpl.rcParams if name != "backend"]  # chosen when first asked for
+    before = {name: mpl.rcParams[name] for name in names}
+    draw_all()
+    assert {name: mpl.rcParams[name] for name in names} == before
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
+
+
+def test_series_differ_by_marker_as_well_as_by_colour():
+    lines = draw_all()["learning"].axes[0].get_lines()[:2]
+    assert (
+        len({line.get_marker() for line in lines}) == len({line.get_color() for line in lines}) == 2
+    )
+
+
+def test_small_groups_are_drawn_together_and_named_so():
+    figure = draw_all()["groups"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == 8
+    assert labels[-1] == "other"
+
+
+def test_the_same_points_make_the_same_picture():
+    files = []
+    for _ in range(2):
+        files.append(io.BytesIO())
+        draw_all()["groups"].savefig(files[-1], metadata={"Software": None})
+    assert files[0].getvalue() == files[1].getvalue()
+
+
+def test_drawing_does_not_load_the_pages():
+    code = "import sys, lib.report.figures; print([m for m in sys.modules if 'lib.report' in m])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "render" not in found.stdout
