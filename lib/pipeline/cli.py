@@ -32,15 +32,18 @@ def main(arguments: Sequence[str]) -> int:
         "run-one": command_run_one, "doctor": tools.doctor, "status": tools.status,
         "diff": tools.diff, "gc": tools.gc, "fetch": tools.fetch,
     }  # fmt: skip
-    words = list(arguments)
+    words, home = list(arguments), find_home()
     try:
-        home = find_home()
         if words and words[0] in commands:
             return commands[words[0]](home, words[1:])
         return command_run(home, words)
     except RunnerError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        place = str(error.filename or "").replace(f"{home.root}/", "")
+        print(f"{error.strerror}: {place}; see `run_all.py doctor`", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; finished nodes are kept", file=sys.stderr)
         return 1

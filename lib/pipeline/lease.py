@@ -11,7 +11,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from lib.pipeline import RunnerError
+from lib.pipeline import Blocked
 
 __all__ = ["Lease", "holder_is_alive", "process_stamp", "read_lease"]
 
@@ -85,7 +85,6 @@ class Lease:
     def acquire(self, **details: object) -> bool:
         """Take the lease unless somebody living holds it; a dead holder's kernel is ended first."""
         self.content |= details
-        self.folder.mkdir(parents=True, exist_ok=True)
         if self._create(self.path):
             return True
         if read_lease(self.folder) is not None:
@@ -113,6 +112,7 @@ class Lease:
 
     def _create(self, path: Path) -> bool:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
                 file.write(json.dumps(self.content))
         except FileExistsError:
@@ -120,7 +120,7 @@ class Lease:
         except OSError as error:
             with contextlib.suppress(OSError):
                 path.unlink()
-            raise RunnerError(
+            raise Blocked(
                 f"{path.parent.name}: the store cannot be written ({error.strerror}); "
                 "expected a folder with write permission and free space: see `run_all.py doctor`"
             ) from error

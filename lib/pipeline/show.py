@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from lib.pipeline.failure import describe_failure
 from lib.pipeline.notebook import clean_text
 from lib.pipeline.profile import Profile
 from lib.pipeline.store import Store
 
-__all__ = ["Reporter", "describe_failure"]
+__all__ = ["Reporter"]
 
 HEARTBEAT_SECONDS = 30.0
 MARKS = {"done": "·", "restored": "↺", "ran": "✓", "failed": "✗", "blocked": "○"}
@@ -106,19 +107,3 @@ class Reporter:
     def close(self) -> None:
         if self.live:
             self.live.stop()
-
-
-def describe_failure(store: Store, name: str, said: str) -> str:
-    """Notebook, cell, place in ``lib``, last lines and the command that shows it again."""
-    error = store.failure(name)
-    if error is None:
-        return f"    {said or 'the worker ended without a word'}"
-    cell = f"cell {error['cell']} {str(error['title'])[:80]!r}"
-    lines = [
-        f"{error['notebook']}.ipynb, {cell}" + (f", {error['place']}" if error["place"] else "")
-    ]
-    lines.append(str(error["message"]))
-    told = error["lines"]
-    lines += [f"  | {line}" for line in told] if isinstance(told, list) else []
-    lines += [f"log: {error['log']}", f"again: {error['reproduce']}"]
-    return "\n".join(f"    {line}" for line in lines)

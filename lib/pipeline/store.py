@@ -86,9 +86,8 @@ class Store:
 
     def results(self, node: str) -> list[Result]:
         """All complete results of a node, newest first."""
-        found = [self.result(node, path.parent.name)
-                 for path in self.folder(node).glob("[0-9a-f]*/manifest.json")]  # fmt: skip
-        whole = [result for result in found if result]
+        places = self.folder(node).glob("[0-9a-f]" * 12 + "/manifest.json")
+        whole = [result for place in places if (result := self.result(node, place.parent.name))]
         return sorted(whole, key=lambda result: str(result.manifest.get("made")), reverse=True)
 
     def damage(self, result: Result, hashes: Hashes) -> list[str]:

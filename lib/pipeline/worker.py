@@ -6,11 +6,9 @@ The same command runs under any scheduler: it exits at once when the node's key 
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,13 +18,15 @@ from typing import Any, cast
 
 from lib.data.files import read_json, sha256_of, write_atomic, write_json
 from lib.pipeline import Blocked, NotebookFailed, RunnerError
+from lib.pipeline.failure import explain, missing_space
 from lib.pipeline.keys import SCHEMA, Hashes, device_class
 from lib.pipeline.lease import Lease, process_stamp
-from lib.pipeline.notebook import Execution, clean_text, execute_notebook, hide_places, to_text
+from lib.pipeline.notebook import Execution, clean_text, execute_notebook, to_text
 from lib.pipeline.plan import Step, examine
-from lib.pipeline.profile import CODE_ROOT, Home, Node, Profile
+from lib.pipeline.profile import Home, Node, Profile
 from lib.pipeline.schema import read_notebook
 from lib.pipeline.store import Store, folder_bytes
+from lib.pipeline.surroundings import git_state, kernel_environment, memory_bytes, title_of
 
 __all__ = ["run_one"]
 
@@ -115,7 +115,7 @@ class Attempt:
                     raise NotebookFailed("another worker took over after this one was suspended")
                 self.commit(work)
             except (RunnerError, OSError) as error:
-                problem = self.explain(error, work)
+                problem = self.problem(error, work)
                 shutil.rmtree(work, ignore_errors=True)  # frees the disk for the explanation
                 self.fail(problem)
                 raise NotebookFailed(str(problem["message"])) from error
@@ -141,15 +141,12 @@ class Attempt:
         with (self.folder / "log.txt").open("w", encoding="utf-8", buffering=1) as log:
             overrides = {name: cast("dict[str, object]", self.step.parameters)[name]
                          for name in self.step.given}  # fmt: skip
-            self.execution = run = execute_notebook(
-                self.notebook,
-                overrides,
-                self.environment(work),
-                work / "cwd",
-                self.home.root,
-                log,
-                self.watch,
+            variables = kernel_environment(self.home, self.node, work)
+            folders = work / "cwd", self.home.root
+            run = execute_notebook(
+                self.notebook, overrides, variables, *folders, log=log, watch=self.watch
             )
+        self.execution = run
         if STOP.is_set():
             raise SystemExit(143)  # stopping is no failure: nothing is recorded
         if run.stopped:
@@ -169,23 +166,6 @@ class Attempt:
             where = f"; cell {skipped[0]} ({run.titles[skipped[0]]}) never ran" if skipped else ""
             raise NotebookFailed(f"the notebook ended without `run.finish()`{where}")
         return cast("dict[str, Any]", read_json(work / "finish.json"))
-
-    def environment(self, work: Path) -> dict[str, str]:
-        """What must be set before the kernel starts, for equal results and no network."""
-        threads = str(max(1, int(self.node.resources["cpu"])))
-        counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
-                  "POLARS_MAX_THREADS", "NUMEXPR_NUM_THREADS")  # fmt: skip
-        fixed = {
-            "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "TOKENIZERS_PARALLELISM": "false", "TQDM_MININTERVAL": "30", "PYTHONUTF8": "1",
-            "IPYTHONDIR": str(work / "cwd" / ".ipython"), "PYTHONPATH": str(CODE_ROOT),
-            "LINGREC_CONTEXT": str(work / "context.json"), "LINGREC_HOME": str(self.home.root),
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        }  # fmt: skip
-        if device_class(self.node) == "cpu":
-            fixed["CUDA_VISIBLE_DEVICES"] = ""
-        return os.environ | dict.fromkeys(counts, threads) | fixed
 
     def watch(self, run: Execution) -> None:
         """Heartbeat, wall limit, orphan check and the status that the runner shows."""
@@ -272,41 +252,15 @@ class Attempt:
             if scratch == self.store.scratch(self.step.node, self.step.key):
                 shutil.rmtree(scratch, ignore_errors=True)
 
-    def explain(self, error: RunnerError | OSError, work: Path) -> dict[str, object]:
-        """What a person needs: where, what, the last lines, and how to see it again."""
-        run = self.execution
-        message, lines, cell, place = clean_text(str(error)), [], run.cell, ""
-        for n, found in enumerate(run.notebook.cells if run.notebook else []):
-            for output in found.get("outputs", []):
-                if output.output_type == "error":
-                    lines = [clean_text(line) for line in "\n".join(output.traceback).splitlines()]
-                    cell = n
-                    if run.error is not None:
-                        message = f"{output.ename}: {clean_text(output.evalue)}"
-        frames = re.findall(r"(lib/[\w/]+\.py):(\d+)", "\n".join(lines))
-        place = ":".join(frames[-1]) if frames else ""
-        full = isinstance(error, OSError) and error.errno in {27, 28}
-        if full or "No space left" in message or "File too large" in message:
-            last, free = self.store.current(self.step.node), shutil.disk_usage(self.folder).free
-            had = folder_bytes(last.folder) if last else 0
-            written = folder_bytes(work)
-            lack = max(had, written + 1) - written
-            message += (
-                f" - disk full: {written / MEGA:.2f} MB were written, {free / MEGA:.2f} MB are free"
-                + (f", the last result has {had / MEGA:.2f} MB" if had else "")
-                + f"; at least {lack / MEGA:.2f} MB are missing. Free space or run "
-                "`run_all.py gc --keep 1`"
-            )
-        tail = lines or (self.folder / "log.txt").read_text("utf-8").splitlines()
+    def problem(self, error: RunnerError | OSError, work: Path) -> dict[str, object]:
+        last = self.store.current(self.step.node)
+        lack = missing_space(error, self.execution, work, last.folder if last else None)
         return {
-            "node": self.step.node, "notebook": self.node.notebook, "cell": cell,
-            "title": run.titles[cell] if 0 <= cell < len(run.titles) else run.title,
-            "place": place, "message": hide_places(message, self.home.root),
-            "lines": [hide_places(line, self.home.root) for line in tail[-15:]],
+            "node": self.step.node, "notebook": self.node.notebook, "key": self.step.key,
             "reproduce": f"python run_all.py {self.profile.name} --only {self.step.node}",
-            "peak_memory_bytes": run.peak_bytes, "key": self.step.key,
             "log": f"data/store/{self.profile.name}/{self.step.node}/log.txt",
             "when": self.started.isoformat(timespec="seconds"),
+            **explain(error, self.execution, self.home.root, self.folder / "log.txt", lack),
         }  # fmt: skip
 
     def fail(self, problem: dict[str, object]) -> None:
@@ -328,27 +282,3 @@ def watch_parent() -> None:
         STOP.set()
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def title_of(notebook: dict[str, Any]) -> str:
-    """The notebook's first heading."""
-    lines = [line for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-             for line in cell["source"].splitlines() if line.startswith("# ")]  # fmt: skip
-    return lines[0].removeprefix("# ").strip() if lines else ""
-
-
-def git_state() -> dict[str, object]:
-    """The commit that ran and whether files differed from it; empty outside a repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(CODE_ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    if shutil.which("git") is None:
-        return {}
-    dirty = git("status", "--porcelain", "--", "lib", "notebooks", "params", "requirements.lock")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(dirty)}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -105,12 +104,12 @@ class World:
                 for path in self.root.rglob("*")}  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path / "Große Welt")
 
 
-@pytest.fixture()
+@pytest.fixture
 def pair(world: World) -> World:
     """Two nodes: ``numbers`` writes a file and ``product`` multiplies what is in it."""
     world.notebook("00_make_numbers", 'run.save("out.json", [steps, run.seed])', "run.finish()",
@@ -135,9 +134,6 @@ def eventually(claim: Callable[[], bool], seconds: float = 20.0) -> bool:
     return False
 
 
-@pytest.fixture()
+@pytest.fixture
 def wait_for() -> Callable[..., bool]:
     return eventually
-
-
-_ = shutil

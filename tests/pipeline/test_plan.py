@@ -19,7 +19,7 @@ def verdicts(world, **options):
     return {name: (step.state, *step.reasons) for name, step in steps.items()}
 
 
-@pytest.fixture()
+@pytest.fixture
 def finished(pair):
     pair.complete("numbers", "[3]")
     pair.complete("product", "6")
@@ -120,7 +120,7 @@ def test_a_missing_output_or_a_torn_manifest_is_no_result(finished):
     assert verdicts(finished)["product"] == ("run", "never finished")
 
 
-@pytest.fixture()
+@pytest.fixture
 def raw(world):
     world.notebook("00_read_file", "run.finish()")
     world.profile("  reader: {notebook: 00_read_file, inputs: {file: 'raw:in.csv'}}\n")

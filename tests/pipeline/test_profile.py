@@ -66,7 +66,7 @@ def test_an_unknown_profile_names_the_nearest(world):
         load_profile(world.home, "dmo")
 
 
-@pytest.fixture()
+@pytest.fixture
 def diamond(world):
     world.profile("  a: {notebook: x}\n  b: {notebook: x, inputs: {i: a}}\n"
                   "  c: {notebook: x, inputs: {i: a}}\n"
@@ -83,5 +83,5 @@ def test_only_from_and_until_choose_along_the_graph(diamond, only, start, until,
 
 
 def test_an_unknown_node_is_refused_with_the_nearest(pair):
-    with pytest.raises(WrongUse, match="no node 'prodct' in demo. Did you mean 'product'"):
+    with pytest.raises(WrongUse, match=r"no node 'prodct' in demo\. Did you mean 'product'"):
         select(load_profile(pair.home, "demo"), {"prodct"}, set(), set())

@@ -5,10 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-
-from lib.pipeline.profile import CODE_ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -143,8 +142,7 @@ def test_ending_the_runner_ends_worker_and_kernel_and_is_no_failure(world, wait_
 
 def alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
@@ -193,6 +191,3 @@ def test_in_a_notebook_opened_by_hand_the_newest_inputs_are_found_from_any_folde
     assert (
         pair.root / "data/scratch/10_multiply_numbers/outputs/out.json"
     ).read_text() == '"[3, 1]"\n'
-
-
-_ = CODE_ROOT

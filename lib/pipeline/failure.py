@@ -1,0 +1,67 @@
+"""What went wrong, for people: where, what, the last lines, and how to see it again."""
+
+import re
+import shutil
+from pathlib import Path
+
+from lib.pipeline.notebook import Execution, clean_text, hide_places
+from lib.pipeline.store import Store, folder_bytes
+
+__all__ = ["describe_failure", "explain", "missing_space"]
+
+FULL = re.compile(r"No space left on device|File too large|Errno (27|28)\b")
+FRAME = re.compile(r"(lib/[\w/]+\.py):(\d+)")
+
+
+def explain(
+    error: Exception, run: Execution, root: Path, log: Path, lack: str
+) -> dict[str, object]:
+    """The cell, the place in ``lib``, the message and the last lines of a failed execution."""
+    message, cell = clean_text(str(error)), run.cell
+    lines: list[str] = []
+    for n, found in enumerate(run.notebook.cells if run.notebook else []):
+        for output in found.get("outputs", []):
+            if output.output_type == "error":
+                lines, cell = clean_text("\n".join(output.traceback)).splitlines(), n
+                if run.error is not None:
+                    message = f"{output.ename}: {clean_text(output.evalue)}"
+    frames = FRAME.findall("\n".join(lines))
+    if not lines and log.exists():
+        lines = log.read_text("utf-8").splitlines()
+    return {
+        "cell": cell, "title": run.titles[cell] if 0 <= cell < len(run.titles) else run.title,
+        "place": ":".join(frames[-1]) if frames else "",
+        "message": hide_places(message, root) + lack,
+        "lines": [hide_places(line, root) for line in lines[-15:]],
+        "peak_memory_bytes": run.peak_bytes,
+    }  # fmt: skip
+
+
+def missing_space(error: Exception, run: Execution, work: Path, last: Path | None) -> str:
+    """If a disk or a limit was full: what was written, what is free, and what is missing."""
+    cells = run.notebook.cells if run.notebook else []
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    texts = [str(error), *(str(output.get("evalue")) for output in outputs)]
+    if not any(FULL.search(text) for text in texts):
+        return ""
+    written, had = folder_bytes(work) / 1e6, folder_bytes(last) / 1e6 if last else 0.0
+    free = shutil.disk_usage(work).free / 1e6
+    known = f", the last result has {had:.2f} MB" if had else ""
+    return (
+        f" - disk full: {written:.2f} MB were written, {free:.2f} MB are free{known}; at least "
+        f"{max(had - written, 0.01):.2f} MB are missing. Free space or run `run_all.py gc --keep 1`"
+    )
+
+
+def describe_failure(store: Store, name: str, said: str) -> str:
+    """The stored failure of a node as lines for the console."""
+    error = store.failure(name)
+    if error is None:
+        return f"    {said or 'the worker ended without a word'}"
+    place = f", {error['place']}" if error["place"] else ""
+    cell = f"cell {error['cell']} {str(error['title'])[:80]!r}"
+    lines = [f"{error['notebook']}.ipynb, {cell}{place}", str(error["message"])]
+    told = error["lines"]
+    lines += [f"  | {line}" for line in told] if isinstance(told, list) else []
+    lines += [f"log: {error['log']}", f"again: {error['reproduce']}"]
+    return "\n".join(f"    {line}" for line in lines)
