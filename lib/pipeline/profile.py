@@ -74,6 +74,8 @@ class Profile:
     name: str
     about: str
     nodes: dict[str, Node]
+    fetch: object = None  # what to download, read by lib.data.fetch
+    manual: object = None  # what a person has to get
 
     @property
     def graph(self) -> dict[str, set[str]]:
@@ -157,11 +159,11 @@ def load_profile(home: Home, name: str) -> Profile:
         names = [other.stem for other in path.parent.glob("*.yaml")]
         raise WrongUse(f"{source}: no such profile. {nearest(name, names)}")
     raw, lines = read_yaml(path.read_text(encoding="utf-8"), source)
-    top = check_keys(raw, {"about", "nodes"}, source)
+    top = check_keys(raw, {"about", "nodes", "fetch", "manual"}, source)
     nodes = check_keys(top.get("nodes"), None, f"{source}: nodes")
     profile = Profile(name, str(top.get("about") or ""), {
         node: build_node(node, spec, lines, source) for node, spec in nodes.items()
-    })  # fmt: skip
+    }, top.get("fetch"), top.get("manual"))  # fmt: skip
     for node in profile.nodes.values():
         for need in sorted(node.needs - profile.nodes.keys()):
             place = node.place("inputs")

@@ -178,9 +178,18 @@ def fetch(home: Home, words: list[str]) -> int:
     """Download what a profile needs into data/raw; the only step that uses the network."""
     from importlib import import_module
 
-    options = parse("fetch", words, ("profile", {}))
-    load_profile(home, options.profile)
-    import_module("lib.data.fetch").fetch_profile(options.profile)
+    options = parse("fetch", words, ("profile", {}), ("--allow-unpinned", {
+        "action": "store_true", "help": "fetch from a branch; say what to pin"}))  # fmt: skip
+    profile, fetching = load_profile(home, options.profile), import_module("lib.data.fetch")
+    try:
+        downloads, by_hand = fetching.read_wishes(
+            profile.fetch, profile.manual, source=f"params/{profile.name}.yaml")  # fmt: skip
+        if not downloads and not by_hand:
+            print(f"params/{profile.name}.yaml names nothing to fetch")
+        fetching.fetch_all(downloads, by_hand, home.root / "data" / "raw",
+                           allow_unpinned=options.allow_unpinned, say=print)  # fmt: skip
+    except fetching.FetchError as error:
+        raise RunnerError(str(error)) from error
     return 0
 
 
