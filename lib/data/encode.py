@@ -21,7 +21,7 @@ from lib.data.sequences import parse_sequences
 from lib.data.shards import Arrays, Batch, map_npy, write_shards
 from lib.data.vocabulary import Vocabulary, save_vocabularies
 
-__all__ = ["encode_table", "iterate_parquet"]
+__all__ = ["encode_table", "find_wrong_labels", "iterate_parquet"]
 
 BATCH_ROWS = 65_536
 READ_BUFFER = 1 << 20  # bytes per column: one row group may hold the whole file
@@ -155,11 +155,17 @@ def _encode(
     return arrays
 
 
+def find_wrong_labels(label: pl.Series) -> pl.Series:
+    """Which labels are neither 0 nor 1, whatever their type."""
+    number = label.cast(pl.Float64, strict=False)
+    return ~((number == 0) | (number == 1)).fill_null(False)
+
+
 def _labels(frame: pl.DataFrame, piece: Piece) -> npt.NDArray[np.int8]:
     if piece.label is None:
         return np.full(len(frame), -1, np.int8)
     label = frame[piece.label]
-    wrong = ~label.is_in([0, 1]).fill_null(False)
+    wrong = find_wrong_labels(label)
     if wrong.any():
         raise ValueError(
             f"{piece.path.name}: label {piece.label!r} is {label.filter(wrong)[0]!r} in "

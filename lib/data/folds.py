@@ -95,14 +95,17 @@ def _by_group(group: Codes, label: Codes | None, n_splits: int, rng: np.random.G
     rows = np.bincount(codes)
     if len(rows) < n_splits:
         raise ValueError(f"{len(rows)} groups for {n_splits=}; choose a finer group or fewer folds")
-    clicks = rows if label is None else np.bincount(codes, weights=label == 1).astype(np.int64)
-    order = np.lexsort((rng.permutation(len(rows)), -rows, -clicks))
-    heap = [(0, 0, fold) for fold in range(n_splits)]
+    weight = rows / rows.sum()
+    if label is not None:
+        clicks = np.bincount(codes, weights=label == 1)
+        weight = weight + clicks / max(clicks.sum(), 1)  # rows and clicks count alike
+    order = np.lexsort((rng.permutation(len(rows)), -weight))
+    heap = [(0.0, fold) for fold in range(n_splits)]
     fold_of = np.empty(len(rows), np.int16)
     for number in order.tolist():
-        heavy, many, fold = heapq.heappop(heap)
+        load, fold = heapq.heappop(heap)
         fold_of[number] = fold
-        heapq.heappush(heap, (heavy + int(clicks[number]), many + int(rows[number]), fold))
+        heapq.heappush(heap, (load + float(weight[number]), fold))
     return fold_of[codes]
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from lib.data.clicks import Clicks
 from lib.data.covisits import CovisitPlan, covisit_block
-from lib.data.encode import encode_table
+from lib.data.encode import encode_table, find_wrong_labels
 from lib.data.extend import extend_numeric, statistics_block
 from lib.data.files import write_atomic
 from lib.data.fit import Piece, Recipe
@@ -75,17 +75,17 @@ def prepare_clicklog(
     """
     keys = _read_keys(train, recipe, options)
     n_train = len(keys)
-    held = (
-        pl.lit(False) if options.holdout_day is None else pl.col(options.day) == options.holdout_day
-    )
-    holdout = keys.select(held.alias("held"))["held"].fill_null(False).to_numpy()
+    held = pl.lit(False)
+    if options.holdout_day is not None:
+        held = (pl.col(options.day) == options.holdout_day).fill_null(False)
+    holdout = keys.with_columns(held.alias("held"))["held"].to_numpy()
     if options.holdout_day is not None and holdout.sum() in (0, n_train):
         days = keys[options.day].unique().sort().to_list()
         raise ValueError(
             f"{train.name}: day {options.holdout_day!r} holds {holdout.sum()} of {n_train} rows; "
             f"days present are {days}. Choose one of several days, or none"
         )
-    split = pl.when(held.fill_null(False)).then(1).otherwise(0)
+    split = pl.when(held).then(1).otherwise(0)
     pieces = [Piece(name="train", path=train, split=split, n_rows=n_train, label=options.label)]
     folds = _folds(keys.filter(~pl.Series(holdout)), options)
     all_folds = np.full(n_train, -1, np.int16)
@@ -124,7 +124,7 @@ def _read_keys(train: Path, recipe: Recipe, options: ClicklogOptions) -> pl.Data
     keys = pl.scan_parquet(train).head(options.max_rows or ALL_ROWS).select(list(wanted)).collect()
     if keys.is_empty():
         raise ValueError(f"{train.name} has no rows; fetch it again")
-    wrong = ~keys[options.label].is_in([0, 1]).fill_null(False)
+    wrong = find_wrong_labels(keys[options.label])
     if wrong.any():
         row = int(wrong.arg_max() or 0)
         raise ValueError(
