@@ -125,7 +125,7 @@ class DaskPool:
         from distributed import Client
 
         try:
-            self.client = Client(address, timeout=20)
+            self.client = Client(address, timeout=10)
         except (OSError, ValueError) as error:
             raise WrongUse(f"--executor dask={address}: no scheduler answers ({error})") from error
         self.home = home

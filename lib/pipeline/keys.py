@@ -87,7 +87,7 @@ class Hashes:
             return
 
 
-_imports: dict[Path, set[str]] = {}
+_imports: dict[tuple[Path, int], set[str]] = {}
 
 
 def imported_names(code: str, package: str = "") -> set[str]:
@@ -124,10 +124,11 @@ def library_files(sources: Iterable[str], root: Path = CODE_ROOT) -> list[Path]:
         path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         if not path.is_file():
             continue  # a name inside a module, not a module
-        if path not in _imports:
+        version = path, path.stat().st_mtime_ns
+        if version not in _imports:
             package = name if base.is_dir() else name.rpartition(".")[0]
-            _imports[path] = imported_names(path.read_text(encoding="utf-8"), package)
-        queue |= _imports[path]
+            _imports[version] = imported_names(path.read_text(encoding="utf-8"), package)
+        queue |= _imports[version]
         files.add(path)
         files.update(file for file in path.parent.iterdir()
                      if file.is_file() and file.suffix not in {".py", ".pyc"})  # fmt: skip

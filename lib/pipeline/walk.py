@@ -75,8 +75,13 @@ def walk(
             code, said = future.result()
         except Exception as error:  # noqa: BLE001 - the scheduler's own failure, whatever it is
             code, said = 1, f"{type(error).__name__}: {error}"
-        if code == 0 and store.current(step.node):
-            return settle(step.node, Outcome("ran", seconds))
+        if code == 0:
+            now = examine(home, profile, step.node, hashes)
+            if now.state == "done":
+                return settle(step.node, Outcome("ran", seconds))
+            said = (
+                f"the worker has other code or packages than the runner: {'; '.join(now.reasons)}"
+            )
         message = said.strip() or (f"the worker was killed by signal {-code}" if code < 0 else "")
         return settle(step.node, Outcome("blocked" if code == 3 else "failed", seconds, message))
 

@@ -8,74 +8,83 @@ import sys
 
 import pytest
 
+from lib.pipeline.profile import CODE_ROOT
+
 pytestmark = pytest.mark.slow
 
-SLOW = 'time.sleep(1.5)\nrun.save("out.json", [run.node, *[run.input(n).read_text() for n in ("x",) if run.has_input(n)]])'
+MARK = """import os
+
+def mark(what):
+    with open(run.scratch.parent.parent / "marks", "a") as file:
+        file.write(f"{run.node} {what} {os.environ['DASK_PLACE']} {time.time()}\\n")
+
+mark("start")"""
+SAVE = 'time.sleep(1.2)\nparts = [run.input("x").read_text()] if run.has_input("x") else []\nrun.save("out.json", [run.node, *parts])\nmark("end")'  # fmt: skip
 NODES = """  a: {notebook: 00_pass_on, resources: {memory_gb: 1}}
-  b: {notebook: 00_pass_on, inputs: {x: a/out.json}, resources: {memory_gb: 1, gpu: 1}}
-  c: {notebook: 00_pass_on, inputs: {x: a/out.json}, resources: {memory_gb: 2}}
-  d: {notebook: 00_pass_on, inputs: {x: c/out.json}}
+  b: {notebook: 00_pass_on, inputs: {x: a/out.json}, resources: {gpu: 1}}
+  c: {notebook: 00_pass_on, inputs: {x: a/out.json}, resources: {gpu: 1}}
 """
 
 
 @pytest.fixture
 def graph(world, monkeypatch):
     monkeypatch.setenv("LINGREC_DEVICE", "cpu")
-    mark = 'with open(run.scratch.parent.parent / "places", "a") as file:\n    import os\n    file.write(f"{run.node} {os.environ[\'DASK_PLACE\']} ")'
-    world.notebook("00_pass_on", mark, SLOW, "run.finish()")
+    world.notebook("00_pass_on", MARK, SAVE, "run.finish()")
     world.profile(NODES)
     return world
 
 
 @pytest.fixture
 def cluster(tmp_path, wait_for):
-    """A scheduler and two workers; only the second one has a GPU to offer."""
+    """A scheduler and two workers, each of which offers one GPU token."""
     place = tmp_path / "scheduler.json"
     started = []
 
     def start(*words, **variables):
         command = [sys.executable, "-m", "dask", *words, "--scheduler-file", str(place)]
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=os.environ | variables,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))  # fmt: skip
+        environment = os.environ | {"PYTHONPATH": str(CODE_ROOT)} | variables
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet))
         return started[-1]
 
     start("scheduler", "--port", "0", "--dashboard-address", ":0")
     assert wait_for(place.exists)
-    address = json.loads(place.read_text())["address"]
-    quiet = ["--nthreads", "2", "--no-nanny", "--no-dashboard"]
-    workers = {
-        "plain": start("worker", *quiet, "--resources", "memory_gb=4", DASK_PLACE="plain"),
-        "gpu": start("worker", *quiet, "--resources", "memory_gb=4 gpu=1", DASK_PLACE="gpu"),
-    }
-    yield address, workers
+    words = ("worker", "--nthreads", "2", "--no-nanny", "--no-dashboard",
+             "--resources", "memory_gb=4 gpu=1")  # fmt: skip
+    yield (json.loads(place.read_text())["address"],
+           {name: start(*words, DASK_PLACE=name) for name in ("first", "second")})  # fmt: skip
     for process in started:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
 
-def places(world):
-    path = world.store.root / "places"
-    words = path.read_text().split() if path.exists() else []
-    return list(zip(words[::2], words[1::2], strict=True))
+def marks(world):
+    path = world.store.root / "marks"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_a_killed_dask_worker_changes_nothing_in_the_result(graph, cluster, wait_for, tmp_path):
     local = graph.run("demo", "--workers", "2", DASK_PLACE="local")
     assert local.returncode == 0, local.stdout
-    expected = {node: (graph.current(node).key, graph.value(node)) for node in "abcd"}
+    expected = {node: (graph.current(node).key, graph.value(node)) for node in "abc"}
     graph.home.store.rename(tmp_path / "local")
 
     address, workers = cluster
     runner = graph.start("demo", f"--executor=dask={address}")
-    assert wait_for(lambda: any(place == "plain" for _, place in places(graph)) or
-                    any(node == "c" for node, _ in places(graph)), 60)  # fmt: skip
-    node, _ = next(((n, p) for n, p in places(graph) if p == "plain"), (None, None))
-    workers["plain"].kill()
+    assert wait_for(lambda: marks(graph), 60)
+    victim = marks(graph)[0][2]
+    workers[victim].kill()  # while it runs node a
     said, _ = runner.communicate(timeout=120)
     assert runner.returncode == 0, said
-    assert {node: (graph.current(node).key, graph.value(node)) for node in "abcd"} == expected
-    assert {place for name, place in places(graph) if name == "b"} == {"gpu"}  # resources travelled
+    assert {node: (graph.current(node).key, graph.value(node)) for node in "abc"} == expected
     assert not list(graph.store.root.glob("*/lease.json"))
+
+    places = {(node, place) for node, what, place, _ in marks(graph) if what == "end"}
+    survivor = ({"first", "second"} - {victim}).pop()
+    assert places == {("a", survivor), ("b", survivor), ("c", survivor)}
+    # one GPU is left, so the two nodes that ask for one ran one after the other
+    spans = sorted((float(time), node) for node, _, _, time in marks(graph) if node in "bc")
+    assert [node for _, node in spans] in (["b", "b", "c", "c"], ["c", "c", "b", "b"])
 
 
 def test_an_address_where_nobody_answers_is_wrong_use(graph):
