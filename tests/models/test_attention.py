@@ -37,6 +37,18 @@ def test_attention_and_its_gradient_equal_the_loops(generator):
     torch.testing.assert_close(fast_gradients, slow_gradients)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_attention_with_dropout_has_the_mean_of_attention_without(dtype, generator):
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(1, 4, 6, generator=generator, dtype=torch.float64) for _ in range(3))
+    mask = torch.tensor([[True, True, False, True]])
+    expected = attend(q, k, v, n_heads=2, key_mask=mask)
+    many = [part.to(dtype).expand(20_000, -1, -1) for part in (q, k, v)]
+    mean = attend(*many, n_heads=2, key_mask=mask.expand(20_000, -1), dropout=0.25).double().mean(0)
+    # 20,000 draws, weights at most 1 and values below 3: three spreads of the mean are below 0.04
+    torch.testing.assert_close(mean[None], expected, atol=0.04, rtol=0)
+
+
 def test_a_row_of_padding_returns_zeros_and_a_finite_gradient():
     x = torch.randn(1, 3, 4, requires_grad=True)
     out = attend(x, x, x, n_heads=2, key_mask=torch.zeros(1, 3, dtype=torch.bool))
