@@ -82,12 +82,11 @@ def collect_interactions(
             unrated = good.filter(pl.col("rating").is_null())["line"]
             check.repair("no rating, read as unknown", unrated[0], len(unrated))
         has_parents = has_parents or not good["parent"].is_null().all()
-        kept.append(good)
+        kept.append(good.drop("line"))
         check.stop_if_too_many()
     for check in checks.values():
         check.stop_if_too_many(final=True)
-    table = pl.concat(kept, rechunk=True) if kept else pl.DataFrame(schema=FRAME)
-    kept.clear()
+    table = pl.concat(kept, rechunk=False) if kept else pl.DataFrame(schema=FRAME)
     if table.is_empty():
         names = ", ".join(str(check.path) for check in checks.values()) or "no file"
         raise ValueError(f"{names}: not one usable row; expected interactions")

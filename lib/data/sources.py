@@ -61,6 +61,8 @@ def read_interactions(
             f"columns names {sorted(unknown)}; known: user, item, parent, rating, time"
         )
     roles = {role: name for role, name in {**named, **(columns or {})}.items() if name}
+    if roles.get("parent") == roles.get("item"):
+        roles.pop("parent", None)  # an item that is its own parent: do not keep it twice
     unit = documented if unit is None else unit
     if unit != "order" and "time" not in roles:
         raise ValueError(f"time_unit is {unit!r} but no time column is named; set it to 'order'")
@@ -73,6 +75,7 @@ def find_files(raw: Path, pattern: str, *, without: str = "") -> list[Path]:
     if raw.is_file():
         return [raw]
     found = sorted(path for path in raw.rglob(pattern) if path.is_file())
+    found = [path for path in found if not path.name.startswith(".")]  # half a download
     found = [path for path in found if not (without and path.match(without))]
     if not found:
         there = sorted(path.name for path in raw.rglob("*") if path.is_file())[:8]

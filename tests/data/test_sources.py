@@ -75,12 +75,13 @@ def test_amazon_reviews_are_read_plain_or_zipped(
 
 
 def test_variants_keep_the_parent_they_belong_to(tmp_path: Path) -> None:
-    records = [review("a", "X"), review("a", "X", asin="X-blue"), review("b", "Y")]
+    records: list[object] = [review("a", "X"), review("a", "X", asin="X-blue"), review("b", "Y")]
     path = json_file(tmp_path / "r.jsonl", records)
     rows = read_interactions([path], "amazon-2023", columns={"item": "asin"})
     assert rows.item_keys.to_list() == ["X-blue", "X-red", "Y-red"]
     assert rows.parents is not None
     assert rows.parents.to_list() == ["X", "X", "Y"]
+    assert read_interactions([path], "amazon-2023").parents is None  # parents themselves
 
 
 def test_the_five_core_csv_is_read(tmp_path: Path, block_size: int) -> None:
@@ -364,8 +365,8 @@ def test_wrong_words_are_named(tmp_path: Path) -> None:
         find_files(tmp_path, "*.inter")
 
 
-def test_metadata_is_not_taken_for_reviews(tmp_path: Path) -> None:
-    for name in ("meta_Games.jsonl", "Games.jsonl"):
+def test_neither_metadata_nor_half_a_download_is_taken_for_reviews(tmp_path: Path) -> None:
+    for name in ("meta_Games.jsonl", "Games.jsonl", ".Games.jsonl.0123.partial"):
         (tmp_path / name).touch()
     found = find_files(tmp_path, "*.jsonl*", without="meta_*.jsonl*")
     assert [path.name for path in found] == ["Games.jsonl"]
