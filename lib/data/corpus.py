@@ -4,13 +4,13 @@ A review is written after its purchase, so the review of a held-out interaction 
 bought what.  Reviews are therefore joined to the training part by item and time.
 """
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from lib.data.blocks import RowCheck
-from lib.data.formats import json_frames
+from lib.data.blocks import RowCheck, read_blocks
 from lib.data.histories import Histories
 from lib.data.sources import find_files
 
@@ -35,12 +35,13 @@ def training_texts(
         },
         schema={"item": pl.String, "time": pl.Int64},
     ).unique()
-    roles = {"item": "parent_asin", "time": "timestamp", "text": "text"}
+    schema = {"parent_asin": pl.String, "timestamp": pl.Int64, "text": pl.String}
     reviews: list[str] = []
     for path in find_files(raw, "*.jsonl*", without="meta_*"):
-        for frame, _ in json_frames(path, roles, RowCheck(path, max_bad_share)):
-            kept = frame.with_columns(pl.col("time").cast(pl.Int64)).join(
-                bought, on=["item", "time"], how="semi"
+        for block in read_blocks(path, RowCheck(path, max_bad_share)):
+            frame = pl.read_ndjson(BytesIO(block.data), schema=schema, ignore_errors=True)
+            kept = frame.rename({"parent_asin": "item", "timestamp": "time"}).join(
+                bought, on=["item", "time"], how="semi", maintain_order="left"
             )
             reviews += kept["text"].drop_nulls().to_list()
             if len(reviews) >= max_reviews:

@@ -20,9 +20,9 @@ __all__ = ["PairCriterion", "TitleViews", "contrast_loss", "mean_pool", "meaning
 
 
 class PairCriterion(Protocol):
-    """InfoNCE: (B, D), (B, D), (B,) meanings -> (); equal meanings do not repel each other."""
+    """InfoNCE: (B, D), (B, D), (B,) groups -> (); rows of one group do not repel each other."""
 
-    def __call__(self, first: Tensor, second: Tensor, meanings: Tensor) -> Tensor: ...
+    def __call__(self, first: Tensor, second: Tensor, *, groups: Tensor) -> Tensor: ...
 
 
 def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
@@ -72,4 +72,4 @@ def contrast_loss(
         mean_pool(hidden_states(model, batch["ids"], batch["mask"]), batch["mask"])
         for _ in range(2)
     )
-    return criterion(first, second, batch["meanings"])
+    return criterion(first, second, groups=batch["meanings"])

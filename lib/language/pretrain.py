@@ -95,11 +95,12 @@ def pack_blocks(
     return np.ascontiguousarray(stream[: n_blocks * block].reshape(n_blocks, block))
 
 
-def language_loss(model: nn.Module, ids: Tensor, *, criterion: Criterion) -> Tensor:
-    """Mean of -log p(next token) over full blocks of tokens.  (B, L) -> ()"""
+def language_loss(model: nn.Module, batch: dict[str, Tensor], *, criterion: Criterion) -> Tensor:
+    """Mean of -log p(next token) over full blocks of tokens, batch["ids"] (B, L).  -> ()"""
+    ids = batch["ids"].long()
     states = hidden_states(model, ids[:, :-1], None)
     head = model.get_output_embeddings().weight  # type: ignore[operator]
-    return criterion(states.flatten(0, 1), head, ids[:, 1:].flatten().long())
+    return criterion(states.flatten(0, 1), head, ids[:, 1:].flatten())
 
 
 def review_corpus(titles: Sequence[str], texts: Sequence[str]) -> list[str]:

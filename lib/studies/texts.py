@@ -1,8 +1,9 @@
 """Batches of texts by length, and what is measured of a language model on them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import polars as pl
@@ -10,23 +11,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lib.data.files import write_atomic
 from lib.data.histories import Histories
 from lib.evaluate.uncertainty import Interval, bootstrap_mean
 from lib.language.backbone import Backbone, hidden_states
 from lib.language.collaborative import TitleTokens, join_history
 from lib.language.contrast import mean_pool
+from lib.language.embed import embed_tokens, embedding_key
 from lib.language.generate import Trie, write_titles, write_titles_from_catalogue
 from lib.language.masked import masked_guesses
-from lib.language.tokens import budget_batches
+from lib.language.tokens import budget_batches, tokenise
 from lib.studies.sequences import sample_targets
 from lib.train.orders import make_generator, shuffled_order
+from lib.train.precision import has_bfloat16
 from lib.train.sources import share_of
 
 __all__ = [
     "TextSource",
     "count_labels",
+    "embed_titles",
     "guess_rate",
     "loss_on",
+    "nearest_titles",
     "retrieve_by_writing",
     "two_views",
     "write_next_titles",
@@ -196,6 +202,48 @@ def retrieve_by_writing(
     wanted = [trie.rows[tuple(tokens.ending[i].tolist())] for i in histories.target_items(chosen)]
     hits = [float(item in written) for item, written in zip(wanted, lists, strict=True)]
     return bootstrap_mean(hits)
+
+
+def embed_titles(
+    backbone: Backbone,
+    titles: Sequence[str],
+    *,
+    max_tokens: int,
+    token_budget: int,
+    attention: str,
+    cache: Path,
+    device: str = "cpu",
+) -> NDArray[np.float32]:
+    """One vector per title, read back where weights, titles and attention are the same."""
+    texts = tokenise(backbone.tokenizer, titles, max_tokens=max_tokens)
+    model = backbone.model.to(device)
+    place = cache / f"{embedding_key(model, texts, attention)}.npy"
+    if place.exists():
+        return cast(NDArray[np.float32], np.load(place, allow_pickle=False))
+    precision = torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
+    vectors = embed_tokens(
+        model, texts, token_budget=token_budget, pad_id=backbone.pad_id, precision=precision
+    )
+    write_atomic(place, lambda file: np.save(file, vectors))
+    return vectors
+
+
+def nearest_titles(
+    vectors: NDArray[np.float32], titles: Sequence[str], *, n: int, k: int, seed: int
+) -> pl.DataFrame:
+    """A few items with the titles nearest to theirs by cosine."""
+    named = np.flatnonzero([bool(title.strip()) for title in titles])
+    unit = vectors[named] / np.linalg.norm(vectors[named], axis=1, keepdims=True).clip(1e-12)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(named))[:n])
+    cosines = unit[chosen] @ unit.T
+    cosines[np.arange(len(chosen)), chosen] = -2
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    lines = []
+    for row, near in zip(chosen, order, strict=True):
+        line = {"title": titles[named[row]]}
+        line |= {f"nearest {place}": titles[named[item]] for place, item in enumerate(near, 1)}
+        lines.append(line)
+    return pl.DataFrame(lines)
 
 
 def _prompts(

@@ -94,8 +94,8 @@ def test_contrast_sees_two_views_and_the_duplicates():
     table = TokenTable.from_rows([[5, 6], [7, 8, 9], [5, 6]])
     seen = {}
 
-    def criterion(first, second, meanings):
-        seen.update(first=first, second=second, meanings=meanings)
+    def criterion(first, second, *, groups):
+        seen.update(first=first, second=second, meanings=groups)
         return (first - second).square().sum()
 
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -198,7 +198,7 @@ def test_a_small_backbone_learns_its_corpus(tokenizer, generator):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     losses = []
     for _ in range(30):
-        loss = language_loss(model, blocks, criterion=cross_entropy)
+        loss = language_loss(model, {"ids": blocks}, criterion=cross_entropy)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

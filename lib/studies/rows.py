@@ -1,0 +1,97 @@
+"""The rows of the text-and-ID study: their names, their recipes, what they are compared with.
+
+id           a free row per item
+NAME         text alone: the embeddings of that name behind an adapter
+NAME+id      both, summed
+NAME~id      both, weighed by a gate
+shuffled+id  the control: TF-IDF rows given to other items
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lib.data.histories import Histories, Targets
+from lib.evaluate import segments
+from lib.models.item_inputs import Kind
+from lib.studies.sequences import Recipe
+
+__all__ = ["build_recipes", "read_baselines", "segment_labels"]
+
+CONTROL_TEXT = "tfidf"
+
+
+def build_recipes(
+    rows: Sequence[str],
+    texts: Mapping[str, NDArray[np.float32]],
+    settings: Mapping[str, Mapping[str, float]],
+    *,
+    adapter: Literal["linear", "mlp"] = "linear",
+    tuned: bool = False,
+) -> dict[str, Recipe]:
+    """Recipes in the order asked for; what was tuned is looked up by kind.
+
+    >>> rows = build_recipes(["id"], {}, {"id": {"learning_rate": 1e-3, "dropout": 0.4}})
+    >>> rows["id"].kind
+    'id'
+    """
+    recipes = {}
+    for row in rows:
+        name, kind = _parse(row)
+        if kind not in settings:
+            raise ValueError(f"row {row!r} needs settings for {kind!r}, got {sorted(settings)}")
+        source = CONTROL_TEXT if name == "shuffled" else name
+        if kind != "id" and source not in texts:
+            raise ValueError(f"row {row!r}: no embeddings {source!r}, got {sorted(texts)}; add the "
+                             "stage to 24_extract_item_embeddings or drop the row")  # fmt: skip
+        recipes[row] = Recipe(
+            kind=kind,
+            learning_rate=settings[kind]["learning_rate"],
+            dropout=settings[kind]["dropout"],
+            embeddings=None if kind == "id" else texts[source],
+            adapter=adapter,
+            tuned=tuned,
+            shuffled=name == "shuffled",
+        )
+    return recipes
+
+
+def _parse(row: str) -> tuple[str, Kind]:
+    if row == "id":
+        return row, "id"
+    for mark, kind in (("+id", "sum"), ("~id", "gated")):
+        if row.endswith(mark):
+            return row.removesuffix(mark), cast(Kind, kind)
+    return row, "text"
+
+
+def read_baselines(folder: Path, targets: Targets) -> dict[str, NDArray[np.float64]]:
+    """Ranks of the counted rows, one per target, checked to be of the same targets."""
+    frame = pl.read_parquet(folder / "ranks.parquet")
+    same = (
+        len(frame) == len(targets)
+        and np.array_equal(frame["user"].to_numpy(), targets.users)
+        and np.array_equal(frame["position"].to_numpy(), targets.positions)
+    )
+    if not same:
+        raise ValueError(
+            f"{folder}: ranks of {len(frame)} other targets, expected the {len(targets)} of these "
+            "histories; run 13_measure_baselines on the same histories"
+        )
+    names = [name for name in frame.columns if name not in ("user", "position", "item")]
+    return {name: frame[name].to_numpy().astype(np.float64) for name in names}
+
+
+def segment_labels(histories: Histories, targets: Targets) -> dict[str, NDArray[np.str_]]:
+    """Targets by training count, by novelty, and by length of the history before them."""
+    wanted = histories.target_items(targets)
+    seen = histories.seen(targets.users, targets.positions)
+    return {
+        "popularity": segments.popularity(wanted, histories.counts),
+        "novelty": segments.novelty(wanted, seen),
+        "history": segments.history_length(targets.positions),
+    }
