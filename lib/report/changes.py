@@ -1,7 +1,8 @@
 """What differs between two results of a node: metrics beyond their intervals, parameters, causes.
 
 A metric has moved when its new value lies outside the old interval and the old value outside the
-new one. Where neither has an interval, a relative change above 5 % counts (timings jitter below).
+new one. Where neither has an interval, a relative change above 5 % counts; times and speeds depend
+on what else the machine does, so for them it is 50 %.
 """
 
 import math
@@ -12,6 +13,7 @@ from lib.report.results import Metric, Result
 __all__ = ["Changes", "MetricChange", "compare", "describe"]
 
 WITHOUT_INTERVAL = 0.05
+TIMING, TIMING_UNITS = 0.5, ("s", "ms", "min", "h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class MetricChange:
             return True
         sides = [_outside(new.value, old), _outside(old.value, new)]
         known = [side for side in sides if side is not None]
-        return all(known) if known else _relative(old.value, new.value) > WITHOUT_INTERVAL
+        limit = TIMING if new.unit in TIMING_UNITS or new.unit.endswith("/s") else WITHOUT_INTERVAL
+        return all(known) if known else _relative(old.value, new.value) > limit
 
     @property
     def verdict(self) -> str:

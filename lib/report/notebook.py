@@ -125,7 +125,7 @@ def _output(output: Json, figures: Mapping[str, int], scrub: Callable[[str], str
         shown = {"png": re.sub(r"[^A-Za-z0-9+/=]", "", _joined(data["image/png"])), "alt": alt}
     elif "text/html" in data:
         shown = {"html": scrub(_joined(data["text/html"]))}
-    elif "text/plain" in data:
+    elif "text/plain" in data and "PosixPath(" not in data["text/plain"]:  # where run.save put it
         shown = {"text": _clean(_joined(data["text/plain"]), scrub)}
     return {"output_type": "display_data", "data": {}, "metadata": shown}
 

@@ -196,8 +196,8 @@ def _moved_table(changes: Sequence[Changes], limit: int = 15) -> Table:
                  else Cell(shown(side.value, decimals), interval(side, decimals), number=True)
                  for side in sides]  # fmt: skip
         where = " · ".join(part for part in (metric.row, metric.segment) if part not in ("", "all"))
-        rows.append((Cell(node, header=True), Cell(cut(metric.name, 60)), Cell(cut(where, 60) or "–"),
-                     *cells, Cell(change.verdict)))  # fmt: skip
+        names = (cut(metric.name, 60), cut(where, 60) or "–")
+        rows.append((Cell(node, header=True), *map(Cell, names), *cells, Cell(change.verdict)))
     heads = ("node", "metric", "row", "before", "now", "verdict")
     columns = tuple(Cell(head, number=head in ("before", "now")) for head in heads)
     more = f"{len(moved) - limit} more: `run_all.py diff` lists all." if len(moved) > limit else ""

@@ -136,26 +136,35 @@ def gather(home: Path, profile: str, plan: Mapping[str, Mapping[str, object]] | 
     for name in plan:
         if not NODE_NAME.fullmatch(name):
             raise ValueError(f"node name {name!r}: expected letters, digits, `_`, `-`; rename it")
-    return [_node(store / name, name, entry) for name, entry in plan.items()]
+    nodes = [_node(home, store / name, entry) for name, entry in plan.items()]
+    return sorted(nodes, key=lambda node: node.notebook[:2])  # the order in which they are read
 
 
-def _node(folder: Path, name: str, entry: Mapping[str, object]) -> Node:
+def _node(home: Path, folder: Path, entry: Mapping[str, object]) -> Node:
     result = current_result(folder)
     record = result.record if result else {}
     state = str(entry.get("state") or "not run")
-    error = _read(folder / "failed" / "error.json") if state == "failed" else {}
+    notebook = Path(str(entry.get("notebook") or record.get("notebook") or "")).stem
+    source = home / "notebooks" / f"{notebook}.ipynb"
     return Node(
-        name=name,
+        name=folder.name,
         state=state,
-        title=str(entry.get("title") or record.get("title") or name),
-        notebook=Path(str(entry.get("notebook") or record.get("notebook") or "")).stem,
+        title=str(entry.get("title") or _heading(source) or record.get("title") or folder.name),
+        notebook=notebook,
         uses=_names(entry.get("uses")),
         used_by=_names(entry.get("used_by")),
         reason=str(entry.get("reason") or ""),
         result=result,
-        error=error,
+        error=_read(folder / "failed" / "error.json") if state == "failed" else {},
         failed=folder / "failed" if state == "failed" else None,
     )
+
+
+def _heading(notebook: Path) -> str:
+    """The title that a notebook has today."""
+    cells = items(_read(notebook).get("cells"))[:1]
+    lines = "".join(cells[0].get("source") or ()).splitlines() if cells else []
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), "")
 
 
 def _on_disk(folder: Path) -> Json:

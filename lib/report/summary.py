@@ -10,7 +10,8 @@ from lib.report.tables import digits, is_ceiling, merge_seeds, shown
 
 __all__ = ["Win", "data_above", "find_wins", "is_data", "since_last_run"]
 
-LAST_DATA_NOTEBOOK = 19  # notebooks 00 to 19 make or prepare data; all later ones learn from it
+DATA_VERBS = ("simulate", "prepare")  # NN_verb_object: these notebooks make data, others learn
+FIRST_TOLD = ("ndcg@10", "auc")  # where several metrics have as many rivals, these speak first
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,12 @@ class Win:
     ceiling: Metric | None
     decimals: int
     rivals: int
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """What decides which metric of a data set is told: rivals, then how usual it is."""
+        name = self.first.name
+        return self.rivals, -FIRST_TOLD.index(name) if name in FIRST_TOLD else -len(FIRST_TOLD)
 
     @property
     def value(self) -> str:
@@ -44,9 +51,8 @@ class Win:
 
 
 def is_data(node: Node) -> bool:
-    """True for notebooks 00 to 19, by the number in their name."""
-    number = node.notebook[:2]
-    return number.isdigit() and int(number) <= LAST_DATA_NOTEBOOK
+    """True for notebooks that make or prepare data, by the verb in their name."""
+    return node.notebook[3:].split("_")[0] in DATA_VERBS
 
 
 def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
@@ -68,14 +74,15 @@ def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
 
 
 def find_wins(nodes: Sequence[Node]) -> list[Win]:
-    """One line per set of data: its metric with the most rivals, the first one on ties.
+    """One line per set of data: its metric with the most rivals.
 
     Only rows that were measured on the same data, with the same n, compete.
     """
     data = data_above(nodes)
     groups: dict[tuple[tuple[str, ...], object], list[Metric]] = {}
     for node in nodes:
-        for metric in node.result.metrics if node.result and node.state != "failed" else ():
+        counts = node.result is not None and node.state != "failed" and not is_data(node)
+        for metric in node.result.metrics if node.result and counts else ():
             if metric.better and metric.value is not None and metric.segment == "all":
                 where = data[node.name] or (node.name,)
                 kind = (metric.name, metric.better, metric.unit, metric.n)
@@ -85,7 +92,7 @@ def find_wins(nodes: Sequence[Node]) -> list[Win]:
     wins: dict[tuple[str, ...], Win] = {}
     for (where, _), metrics in groups.items():
         win = _win(where, merge_seeds(metrics))
-        if win and (win.data not in wins or win.rivals > wins[win.data].rivals):
+        if win and (win.data not in wins or win.weight > wins[win.data].weight):
             wins[win.data] = win
     return list(wins.values())
 

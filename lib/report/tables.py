@@ -105,6 +105,8 @@ def best(metrics: Sequence[Metric]) -> list[Metric]:
 def metric_table(metrics: Sequence[Metric]) -> Table | None:
     """All metrics of a node: one line per metric, or one per row where several rows compare."""
     found = merge_seeds(metrics)
+    if not found:
+        return None
     names = list(dict.fromkeys(m.name for m in found))
     lines = list(dict.fromkeys((m.row, m.segment) for m in found))
     dense = 2 * len(found) >= len(names) * len(lines)
@@ -116,7 +118,7 @@ def metric_table(metrics: Sequence[Metric]) -> Table | None:
         notes.append("Several seeds: their mean, and the span of all their intervals.")
     heads, rows = _wide(found, names, lines) if wide else _long(found, several=len(lines) > 1)
     alone = f" of {lines[0][0]}" if len(lines) == 1 and lines[0][0] else ""
-    return Table(f"Metrics{alone}", heads, rows, tuple(notes)) if found else None
+    return Table(f"Metrics{alone}", heads, rows, tuple(notes))
 
 
 Rows = tuple[tuple[Cell, ...], tuple[tuple[Cell, ...], ...]]
@@ -131,17 +133,16 @@ def _long(found: list[Metric], *, several: bool) -> Rows:
         span = _or(interval(metric, decimals), "no interval")
         rows.append((Cell(_title(metric), header=True), *where, value, span, *_size(metric)))
     heads = [Cell("metric"), *([Cell("row"), Cell("segment")] if several else [])]
-    numbers = ("value", "95 % interval", "n", "seed")
-    return (*heads, *(Cell(name, number=True) for name in numbers)), tuple(rows)
+    numbers = [Cell(name, number=True) for name in ("value", "95 % interval", "n", "seed")]
+    return _without_empty([*heads, *numbers], rows)
 
 
 def _wide(found: list[Metric], names: list[str], lines: list[tuple[str, str]]) -> Rows:
     top, at = best(found), {(m.name, m.row, m.segment): m for m in found}
     columns = {name: [m for m in found if m.name == name] for name in names}
-    segmented = len({segment for _, segment in lines}) > 1
     rows = []
     for row, segment in lines:
-        cells = [Cell(row or "–", header=True), *([Cell(segment)] if segmented else [])]
+        cells = [Cell(row or "–", header=True), Cell(segment)]
         for name in names:
             metric = at.get((name, row, segment))
             cells.append(_value(metric, digits(columns[name]), metric in top) if metric
@@ -149,9 +150,19 @@ def _wide(found: list[Metric], names: list[str], lines: list[tuple[str, str]]) -
         rows.append(
             (*cells, *_size(next(m for m in found if (m.row, m.segment) == (row, segment))))
         )
-    heads = [Cell("row"), *([Cell("segment")] if segmented else [])]
     numbers = [_title(columns[name][0]) for name in names] + ["n", "seed"]
-    return (*heads, *(Cell(name, number=True) for name in numbers)), tuple(rows)
+    heads = [Cell("row"), Cell("segment"), *(Cell(name, number=True) for name in numbers)]
+    return _without_empty(heads, rows)
+
+
+def _without_empty(heads: list[Cell], rows: list[tuple[Cell, ...]]) -> Rows:
+    """Leave out columns in which no row has anything to say."""
+    silent = {"row": {"–"}, "segment": {"all"}, "95 % interval": {"no interval"},
+              "n": {"not given"}, "seed": {"not given"}}  # fmt: skip
+    columns = zip(*rows, strict=True)
+    keep = [i for i, (head, column) in enumerate(zip(heads, columns, strict=True))
+            if i == 0 or {cell.text for cell in column} - silent.get(head.text, set())]  # fmt: skip
+    return tuple(heads[i] for i in keep), tuple(tuple(row[i] for i in keep) for row in rows)
 
 
 def _title(metric: Metric) -> str:

@@ -16,8 +16,8 @@ def result(*metrics, parameters=None, components=None):
     return Result("node", "k", Path("k"), record, {"components": components or {}}, metrics)
 
 
-def one(value, low=None, high=None, better="higher"):
-    return Metric("auc", "A", "all", value, low, high, better=better)
+def one(value, low=None, high=None, better="higher", unit=""):
+    return Metric("auc", "A", "all", value, low, high, better=better, unit=unit)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ def one(value, low=None, high=None, better="higher"):
         (one(0.70), one(0.75), True),
         (one(0.0), one(0.0, None, None, "lower"), False),
         (one(None), one(0.7), True),
+        (one(10.0, unit="rows/s"), one(14.0, unit="rows/s"), False),  # the machine was busy
+        (one(10.0, unit="s"), one(25.0, unit="s"), True),
     ],
 )
 def test_a_metric_moves_beyond_both_intervals(old, new, moved):

@@ -72,8 +72,9 @@ def test_a_node_with_one_row_lists_its_metrics():
         [score("GRU", 0.5, n=7, seeds=(1,)), score("GRU", 12.0, name="users", better=None)]
     )
     assert table.caption == "Metrics of GRU"
-    assert words(table) == [["auc ↑", "0.5000", "no interval", "7", "1"],
-                            ["users", "12", "no interval", "not given", "not given"]]  # fmt: skip
+    assert [head.text for head in table.columns] == ["metric", "value", "n", "seed"]
+    assert words(table) == [["auc ↑", "0.5000", "7", "1"],
+                            ["users", "12", "not given", "not given"]]  # fmt: skip
 
 
 def test_seeds_become_their_mean_and_the_span_of_their_intervals():
@@ -103,13 +104,13 @@ def test_an_empty_data_table_keeps_its_head(tmp_path):
     assert ([cell.text for cell in table.columns], table.rows) == (["x"], ())
 
 
-def node(name, *metrics, notebook="50_x", uses=(), state="done"):
+def node(name, *metrics, notebook="50_train_x", uses=(), state="done"):
     result = Result(name, "k", Path("k"), {}, {}, metrics)
     return Node(name, state, name, notebook, uses, result=result)
 
 
 def test_rows_of_different_nodes_compete_on_the_same_data():
-    data, other = node("data", notebook="10_a"), node("other", notebook="11_b")
+    data, other = node("data", notebook="10_prepare_a"), node("other", notebook="11_prepare_b")
     middle = node("middle", uses=("data",))
     wins = find_wins([
         data, other, middle,
