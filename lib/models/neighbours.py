@@ -24,6 +24,7 @@ Scores = NDArray[np.floating[Any]]
 Ties = Literal["shared", "popular", "first"]
 Scorer = Callable[[NDArray[Any]], Scores]
 Matrix = Any  # scipy's csr_array has no type stubs
+PAIRS_AT_ONCE = 4_000_000  # merged into the table together: a merge costs as much as the table
 ADDED = 2  # keeps an item seen once from being all neighbours' best target
 
 
@@ -126,11 +127,21 @@ def count_pairs(
     longest = int(np.diff(offsets).max(initial=0))
     shape = (n_items + 1, n_items + 1)
     total = sparse.csr_array(shape, dtype=np.float32)
+    pending: list[tuple[NDArray[Any], ...]] = []
     for gap, weight in enumerate(weights[: max(0, longest - 1)], start=1):
         same = (owner[gap:] == owner[:-gap]) & (items[gap:] != items[:-gap])
         values = np.full(int(same.sum()), weight, dtype=np.float32)
-        total = total + sparse.csr_array((values, (items[:-gap][same], items[gap:][same])), shape)
-    return total
+        pending.append((items[:-gap][same], items[gap:][same], values))
+        if sum(len(part[0]) for part in pending) >= PAIRS_AT_ONCE:
+            total, pending = total + _summed(pending, shape), []
+    return total + _summed(pending, shape)
+
+
+def _summed(parts: list[tuple[NDArray[Any], ...]], shape: tuple[int, int]) -> Matrix:
+    if not parts:
+        return sparse.csr_array(shape, dtype=np.float32)
+    rows, columns, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return sparse.csr_array((values, (rows, columns)), shape)
 
 
 def _first_seen(offsets: NDArray[Any], items: NDArray[Any], n_rows: int) -> Matrix:
