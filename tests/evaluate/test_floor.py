@@ -4,9 +4,12 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import lib.evaluate
 
 
+@pytest.mark.slow
 def test_no_module_of_evaluate_loads_torch_or_another_package_of_lib():
     names = [
         f"lib.evaluate.{module.name}" for module in pkgutil.iter_modules(lib.evaluate.__path__)
