@@ -63,7 +63,7 @@ def read_lease(folder: Path) -> dict[str, object] | None:
     try:
         lease = json.loads(path.read_text(encoding="utf-8"))
         age = time.time() - path.stat().st_mtime
-        alive = holder_is_alive(lease["holder"])
+        alive = holder_is_alive(str(lease["holder"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -95,9 +95,9 @@ def execute_notebook(
     folder: Path, root: Path, log: TextIO, watch: Callable[[Execution], None],
 ) -> Execution:  # fmt: skip
     """Run all cells in a kernel of their own; ``watch`` is called four times a second."""
-    # papermill imports a grammar of internationalised addresses (1.4 s) and pyarrow (0.15 s), both
-    # optional and of no use here; a None in sys.modules makes their import fail at once.
-    for unused in ("rfc3987_syntax", "pyarrow"):
+    # papermill imports a grammar of internationalised addresses (1.4 s), one of durations (0.1 s)
+    # and pyarrow (0.15 s), all optional and of no use here; a None makes their import fail at once.
+    for unused in ("rfc3987_syntax", "isoduration", "pyarrow"):
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
     import nbformat
     import papermill
@@ -156,7 +156,8 @@ def execute_notebook(
 
             manager.cell_start, manager.cell_complete = started, ended
             client = Client(manager, kernel_name=kernel_name, kernel_manager_class=Manager,
-                            log_output=True, timeout=None, startup_timeout=120)  # fmt: skip
+                            log_output=True, timeout=None, startup_timeout=120,
+                            shutdown_kernel="immediate")  # fmt: skip
             client.execute(env=dict(environment), cwd=str(folder), stdout=log, stderr=log)
 
     over = threading.Event()
