@@ -66,7 +66,7 @@ def training_part(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def rank_scorer(
-    histories: Histories, targets: Targets, scorer: Scorer, *, max_len: int, filter_seen: bool
+    histories: Histories, targets: Targets, scorer: Scorer, max_len: int, filter_seen: bool
 ) -> Ranks:
     """Rank each target among all items, given the last ``max_len`` items before it."""
     windows, _ = histories.windows(targets.users, targets.positions, max_len)
