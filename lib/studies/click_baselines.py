@@ -1,7 +1,8 @@
-"""The rows of click prediction that need no network: a constant, logistic regression, the ceiling."""
+"""The rows of click prediction without a network: constant, logistic regression, ceiling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,16 @@ from lib.evaluate.delong import auc_interval
 from lib.evaluate.uncertainty import Interval, bootstrap_mean
 from lib.models.logistic import Logistic, fit_logistic_rows
 
-__all__ = ["Measured", "choose_ridge", "judged_rows", "measure_row", "rows_of_file", "tune_rows"]
+__all__ = [
+    "Measured",
+    "choose_ridge",
+    "fit_rows",
+    "judged_rows",
+    "measure_row",
+    "numbers_of",
+    "rows_in_file",
+    "tune_rows",
+]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -37,6 +47,19 @@ class Measured:
     def record(self) -> dict[str, float | str]:
         """One line of the table."""
         return {"row": self.row, **{name: self.values[name] for name in PUBLISHED}}
+
+    def metrics(self) -> Iterator[dict[str, object]]:
+        """Each measure as the arguments of ``run.metric``."""
+        for name in PUBLISHED:
+            interval = self.intervals.get(name)
+            yield {
+                "name": name,
+                "value": self.values[name],
+                "row": self.row,
+                "ci": None if interval is None else (interval.low, interval.high),
+                "n": int(self.values["n_rows"]),
+                "better": "lower" if "loss" in name or "entropy" in name else "higher",
+            }
 
 
 def judged_rows(clicks: Clicks) -> tuple[str, Ints]:
@@ -92,18 +115,14 @@ def numbers_of(rows: ClickRows) -> npt.NDArray[np.float32]:
     return np.concatenate([rows.numeric, rows.missing.astype(np.float32)], axis=1)
 
 
-def rows_of_file(clicks: Clicks, rows: Ints, file: str) -> Ints:
-    """Positions in a source file of rows that all come from it: its truth lies in file order."""
-    sizes: dict[str, int] = dict(clicks.reports["file_rows"])  # type: ignore[call-overload]
+def rows_in_file(clicks: Clicks, rows: Ints) -> tuple[str, Ints]:
+    """The source file that holds all of these rows, and their places in it: truth is by file."""
     start = 0
-    for name, size in sizes.items():
-        if name == file:
-            local = rows - start
-            if len(local) and (local.min() < 0 or local.max() >= size):
-                raise ValueError(f"some rows are not of file {file!r}, which has {size} rows")
-            return local
+    for name, size in cast(dict[str, int], clicks.reports["file_rows"]).items():
+        if len(rows) and start <= rows.min() and rows.max() < start + size:
+            return name, rows - start
         start += size
-    raise ValueError(f"no file {file!r} in this dataset, only {', '.join(sizes)}")
+    raise ValueError(f"{len(rows)} rows lie in no one source file; take rows of one split")
 
 
 def measure_row(

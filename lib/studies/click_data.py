@@ -7,23 +7,28 @@ from typing import Literal, cast
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from lib.data.avazu import FEATURES, Extra, prepare_avazu
 from lib.data.clicks import SPLITS, Clicks
 from lib.data.fit import Recipe
 from lib.data.overlap import Overlap, measure_overlap
 from lib.data.tabular import find_sources, prepare_table
+from lib.report.figures import style
 
 __all__ = [
     "Source",
     "TableOptions",
     "field_table",
+    "length_figure",
     "measure_overlaps",
+    "missing_table",
     "near_duplicates",
     "overlap_columns",
     "overlap_table",
     "prepare_source",
     "split_table",
+    "unseen_figure",
 ]
 
 Source = Literal["x1", "x2", "x4", "table"]
@@ -117,12 +122,54 @@ def field_table(clicks: Clicks, *, most: int = 200_000) -> pl.DataFrame:
     )
 
 
+def unseen_figure(fields: pl.DataFrame) -> Figure:
+    """Bars of the last column of ``field_table``, first field on top."""
+    shown = fields.reverse()
+    with style():
+        figure = Figure(figsize=(7, 0.8 + 0.22 * len(shown)))
+        axes = figure.subplots()
+        axes.barh(shown["field"].to_list(), shown["rare or unseen in held-out rows"].to_list())
+        axes.set_xlabel("share of held-out rows with a rare or unseen value")
+    return figure
+
+
+def length_figure(clicks: Clicks) -> Figure:
+    """How many events the rows have."""
+    lengths = [
+        np.diff(np.load(clicks.folder / f"{shard:05d}.offsets.npy", mmap_mode="r"))
+        for shard in range(len(clicks.shard_rows) if clicks.n_tokens else 0)
+    ]
+    with style():
+        figure = Figure(figsize=(7, 3))
+        axes = figure.subplots()
+        axes.hist(np.concatenate(lengths) if lengths else np.zeros(len(clicks)), bins=40, log=True)
+        axes.set(xlabel="events of a row", ylabel="rows")
+    return figure
+
+
+def missing_table(clicks: Clicks) -> pl.DataFrame:
+    """One line for each set of columns that are missing together."""
+    blocks = cast(dict[str, list[str]], clicks.reports["missing_blocks"])
+    return pl.DataFrame(
+        {
+            "indicator": list(blocks),
+            "columns": [len(names) for names in blocks.values()],
+            "last of them": [names[-1] for names in blocks.values()],
+        },
+        schema={"indicator": pl.String, "columns": pl.Int64, "last of them": pl.String},
+    )
+
+
 def near_duplicates(clicks: Clicks, *, least: float = 0.995, most: int = 50_000) -> pl.DataFrame:
     """Pairs of numeric columns whose correlation over training rows is at least ``least``."""
     numbers = clicks.take(clicks.rows("train")[:most]).numeric.astype(np.float64)
     names = clicks.numeric_names
     alive = np.flatnonzero(numbers.std(axis=0) > 0) if len(numbers) else np.zeros(0, int)
-    size = np.corrcoef(numbers[:, alive], rowvar=False) if len(alive) > 1 else np.zeros((0, 0))
+    size = (
+        np.atleast_2d(np.corrcoef(numbers[:, alive], rowvar=False))
+        if len(alive)
+        else np.zeros((0, 0))
+    )
     left, right = np.nonzero(np.triu(np.abs(size) >= least, 1))
     return pl.DataFrame(
         {

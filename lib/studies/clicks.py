@@ -1,0 +1,279 @@
+"""Train any click model on Clicks, fold by fold, and keep its two outputs apart.
+
+A loss that weighs both classes alike (``weighted``) teaches the balanced probability, the plain
+one (``plain``, ``self_ensemble``) the true one.  ``Predicted`` holds logits of the true one and
+says the rate; the balanced one is the same logit shifted by the prior.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lib.data.clicks import Clicks
+from lib.evaluate import clicks as measures
+from lib.train import losses
+from lib.train.folds import train_folds
+from lib.train.loop import Result, train
+from lib.train.orders import balanced_order, shuffled_order
+from lib.train.plan import Plan
+from lib.train.sources import share_of
+
+__all__ = [
+    "ClickSource",
+    "Folds",
+    "LossSettings",
+    "cross_validate",
+    "fit_click_model",
+    "judge_logits",
+    "predict_logits",
+]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Batch = dict[str, Tensor]
+Report = Callable[..., None]
+BLOCK = 16_384  # rows predicted at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSettings:
+    """Which loss; ``auxiliary`` weighs a model's second head, where it has one."""
+
+    kind: Literal["plain", "weighted", "focal", "self_ensemble"]
+    focal_gamma: float = 2.0
+    auxiliary: float = 0.0
+
+    @property
+    def is_balanced(self) -> bool:
+        return self.kind == "weighted"
+
+
+class ClickSource:
+    """Batches of chosen rows of a memory-mapped dataset, gathered whole, never a row at a time."""
+
+    def __init__(
+        self,
+        clicks: Clicks,
+        rows: Ints,
+        *,
+        batch: int,
+        seed: int,
+        max_len: int = 0,
+        positive_fraction: float | None = None,
+        shuffle: bool = True,
+        device: str = "cpu",
+    ) -> None:
+        if not len(rows) or batch < 1:
+            raise ValueError(f"{len(rows)} rows in batches of {batch}: expected at least one row")
+        self.clicks, self.rows, self.batch, self.seed = clicks, rows, batch, seed
+        self.max_len, self.shuffle, self.device = max_len, shuffle, device
+        self.positive_fraction = positive_fraction
+        self.positive = torch.from_numpy(np.asarray(clicks.label[rows]) > 0)
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch)
+
+    def batches(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        order = self._order(epoch)
+        for index in range(start, len(self)):
+            places = share_of(order[index * self.batch : (index + 1) * self.batch], rank, world)
+            yield self.take(self.rows[places.numpy()])
+
+    def _order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self.rows))
+        if self.positive_fraction is not None:
+            return balanced_order(
+                self.positive, self.positive_fraction, self.batch, self.seed, epoch
+            )
+        return shuffled_order(len(self.rows), self.seed, epoch)
+
+    def take(self, rows: Ints) -> Batch:
+        """Rows of the dataset as the record that every click model reads."""
+        found = self.clicks.take(rows, max_len=self.max_len or 1)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "categorical": found.categorical,
+            "numeric": found.numeric,
+            "missing": found.missing,
+            "label": found.label,
+        }
+        if self.max_len:
+            arrays["sequence"], arrays["length"] = found.padded(self.max_len)
+        return {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
+                for name, a in arrays.items()}  # fmt: skip
+
+
+def click_loss(settings: LossSettings, rate: float) -> Callable[[nn.Module, Batch], Any]:
+    """The loss function of these settings; ``rate`` is the click rate of the training rows."""
+
+    def of_logits(logits: Tensor, labels: Tensor) -> Tensor:
+        if settings.kind == "weighted":
+            return losses.weighted_log_loss(logits, labels, rate=rate)
+        if settings.kind == "focal":
+            return losses.focal(logits, labels, gamma=settings.focal_gamma)
+        return losses.binary_cross_entropy(logits, labels)
+
+    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        labels, twice = batch["label"].float(), settings.kind == "self_ensemble"
+        second = auxiliary = None
+        if hasattr(model, "all_logits"):
+            first, second, auxiliary = model.all_logits(batch, second_pass=twice)  # type: ignore[operator]
+        elif twice:
+            first, second = model.two_passes(batch)  # type: ignore[operator]
+        else:
+            first = model(batch)
+        if second is not None:
+            terms = {"loss": losses.self_ensemble(first, second, labels)}
+        else:
+            terms = {"loss": of_logits(first, labels)}
+        if auxiliary is not None and settings.auxiliary:
+            terms["auxiliary"] = settings.auxiliary * of_logits(auxiliary, labels)
+        return terms
+
+    return loss
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module, clicks: Clicks, rows: Ints, *, max_len: int = 0, device: str = "cpu"
+) -> Floats:
+    """Logits of rows in their order, as the model was trained.  -> (N,)"""
+    if not len(rows):
+        return np.zeros(0)
+    was_training = model.training
+    model.eval()
+    source = ClickSource(
+        clicks, rows, batch=BLOCK, seed=0, max_len=max_len, shuffle=False, device=device
+    )
+    parts = [model(batch).double().cpu() for batch in source.batches(0)]
+    model.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def judge_logits(labels: npt.ArrayLike, logits: Floats, *, rate: float) -> dict[str, float]:
+    """All click measures of true-probability logits; the balanced ones by a shift of the prior."""
+    p_true = sigmoid(logits)
+    return measures.summarise(labels, p_true, sigmoid(logits + balancing_shift(rate)))
+
+
+def fit_click_model(
+    model: nn.Module,
+    clicks: Clicks,
+    rows: Ints,
+    valid: Ints,
+    plan: Plan,
+    settings: LossSettings,
+    *,
+    max_len: int = 0,
+    positive_fraction: float | None = None,
+    device: str = "cpu",
+    scratch: Path | None = None,
+    report: Report | None = None,
+    logs: Path | None = None,
+) -> tuple[nn.Module, Result, float]:
+    """Train one model.  -> model with its best weights, result, shift from its logit to the true
+
+    Validation answers every click measure, so that any of them can decide (``plan.metric``).
+    """
+    rate = float(np.mean(np.asarray(clicks.label[rows]) > 0))
+    if not 0 < rate < 1:
+        raise ValueError(f"the {len(rows)} training rows have a click rate of {rate}: one class "
+                         "alone teaches nothing")  # fmt: skip
+    seen = positive_fraction if positive_fraction is not None else rate
+    # A logit learnt at one share of clicks, to that of the true rate; both classes alike is one half.
+    shift = logit(rate) - (0.0 if settings.is_balanced else logit(seen))
+    labels = np.asarray(clicks.label[valid])
+
+    def validate(trained: nn.Module) -> Mapping[str, float]:
+        found = predict_logits(trained, clicks, valid, max_len=max_len, device=device)
+        return judge_logits(labels, found + shift, rate=rate)
+
+    source = ClickSource(
+        clicks, rows, batch=plan.batch or 4096, seed=plan.seed, max_len=max_len,
+        positive_fraction=positive_fraction, device=device,
+    )  # fmt: skip
+    result = train(
+        model.to(device), source, click_loss(settings, seen), plan=plan,
+        validate=validate if len(valid) else None, scratch=scratch, report=report, logs=logs,
+    )  # fmt: skip
+    return model, result, shift
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Out-of-fold logits of the training rows and each fold's logits of other rows."""
+
+    rows: Ints
+    logits: Floats  # (N,) of the true probability, each row by the model that never saw it
+    others: Floats  # (K, M)
+    seconds: float
+    epochs: list[int]
+    parameters: int
+
+
+def cross_validate(
+    build: Callable[[], nn.Module],
+    clicks: Clicks,
+    others: Ints,
+    plan: Plan,
+    settings: LossSettings,
+    *,
+    folds: int,
+    max_len: int = 0,
+    positive_fraction: float | None = None,
+    device: str = "cpu",
+    scratch: Path | None = None,
+    report: Report | None = None,
+) -> Folds:
+    """One model per fold of the training rows; each also predicts ``others`` (hold-out, test)."""
+    train_rows = clicks.rows("train")
+    fold = np.asarray(clicks.fold[train_rows])
+
+    def fit(number: int, folder: Path | None) -> dict[str, npt.NDArray[Any]]:
+        torch.manual_seed(plan.seed * 1_000 + number)
+        kept, left = train_rows[fold != number], train_rows[fold == number]
+        model, result, shift = fit_click_model(
+            build(), clicks, kept, left, plan, settings, max_len=max_len,
+            positive_fraction=positive_fraction, device=device, scratch=folder, report=report,
+        )  # fmt: skip
+        predict = {"max_len": max_len, "device": device}
+        return {
+            "left": predict_logits(model, clicks, left, **predict) + shift,  # type: ignore[arg-type]
+            "others": predict_logits(model, clicks, others, **predict) + shift,  # type: ignore[arg-type]
+            "cost": np.array([result.seconds, result.best_epoch,
+                              sum(p.numel() for p in model.parameters())]),
+        }  # fmt: skip
+
+    answers = train_folds(folds, fit, scratch=scratch, report=report)
+    logits = np.empty(len(train_rows))
+    for number, answer in enumerate(answers):
+        logits[fold == number] = answer["left"]
+    return Folds(
+        rows=train_rows,
+        logits=logits,
+        others=np.stack([answer["others"] for answer in answers]),
+        seconds=float(sum(answer["cost"][0] for answer in answers)),
+        epochs=[int(answer["cost"][1]) for answer in answers],
+        parameters=int(answers[0]["cost"][2]),
+    )
+
+
+def logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
+
+
+def balancing_shift(rate: float) -> float:
+    """What to add to the logit of the true probability to get that of the balanced one."""
+    return -logit(rate)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    from scipy.special import expit
+
+    return np.asarray(expit(logits), dtype=np.float64)
