@@ -186,7 +186,7 @@ def fit_click_model(
         raise ValueError(f"the {len(rows)} training rows have a click rate of {rate}: one class "
                          "alone teaches nothing")  # fmt: skip
     seen = positive_fraction if positive_fraction is not None else rate
-    # A logit learnt at one share of clicks, to that of the true rate; both classes alike is one half.
+    # From the share of clicks that the logit was learnt at (one half where both weigh alike).
     shift = logit(rate) - (0.0 if settings.is_balanced else logit(seen))
     labels = np.asarray(clicks.label[valid])
 
