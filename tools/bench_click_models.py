@@ -164,6 +164,7 @@ def compare(kind: str, folder: Path, options: argparse.Namespace) -> list[dict[s
     for round_ in range(options.rounds):
         for name, command in commands.items():
             found[name].append(measure([*command, "--seed", str(round_ + 1)]))
+            print(f"{kind}, round {round_ + 1}, {name}: {found[name][-1]}", file=sys.stderr)
     rows: list[dict[str, object]] = []
     for name, answers in found.items():
         row: dict[str, object] = {"model": kind, "system": name, "rounds": options.rounds}

@@ -155,6 +155,14 @@ class Fields(nn.Module):
         if self.sizes.n_numeric and isinstance(self.numbers, QuantileNumbers):
             self.numbers.fit(numeric)
 
+    def penalty(self) -> Tensor:
+        """½ Σ of squares over the whole table: times λ, the embedding regulariser of FuxiCTR and
+        BARS.  It moves every row at every step, so the table must not be lazy.  () -> ()"""
+        if self.sizes.n_fields and self.table.lazy:
+            raise ValueError("a penalty on the whole table needs EmbeddingConfig(lazy=False); for "
+                             "a lazy table use the plan's table_decay")  # fmt: skip
+        return 0.5 * self.table.weight.square().sum()
+
     def forward(self, batch: Batch) -> Embedded:
         parts, linear = [], None
         first = next(iter(batch.values()))

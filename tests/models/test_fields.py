@@ -109,3 +109,12 @@ def test_fit_refuses_rows_of_another_width():
     fields = Fields(Sizes(n_ids=0, n_fields=0, n_numeric=2), config)
     with pytest.raises(ValueError, match=r"shape \(4, 3\); expected \(N, 2\)"):
         fields.fit_numbers(torch.zeros(4, 3))
+
+
+def test_the_penalty_is_half_the_square_of_the_whole_table_and_refuses_a_lazy_one():
+    sizes = Sizes(n_ids=9, n_fields=2)
+    fields = Fields(sizes, EmbeddingConfig(d_embedding=4, lazy=False))
+    fields.penalty().backward()
+    torch.testing.assert_close(fields.table.weight.grad, fields.table.weight.detach())
+    with pytest.raises(ValueError, match="needs EmbeddingConfig"):
+        Fields(sizes, EmbeddingConfig(d_embedding=4)).penalty()

@@ -3,6 +3,7 @@ import torch
 
 from lib.models.fields import EmbeddingConfig
 from lib.models.qnn import QNNAlpha, QNNConfig, QNNHead, QNNHeadConfig, QuadraticLayer
+from lib.train.losses import self_ensemble
 
 
 def config(**options):
@@ -70,7 +71,9 @@ def test_without_dropout_the_self_ensemble_has_the_gradient_of_cross_entropy(siz
     batch, model = make_batch(5, dtype=torch.float64), make_model(sizes).train()
     labels = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     parameters = list(model.parameters())
-    ensemble = self_ensemble_by_formula(*model.two_passes(batch), labels)
+    first, second = model.two_passes(batch)
+    ensemble = self_ensemble(first, second, labels)
+    torch.testing.assert_close(ensemble, self_ensemble_by_formula(first, second, labels))
     plain = torch.nn.functional.binary_cross_entropy_with_logits(model(batch), labels)
     torch.testing.assert_close(
         torch.autograd.grad(ensemble, parameters), torch.autograd.grad(plain, parameters)
