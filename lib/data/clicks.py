@@ -23,8 +23,8 @@ from lib.data.shards import ROW_ARRAYS, map_npy
 __all__ = ["KIND", "SPLITS", "ClickRows", "Clicks", "Layout", "SplitName"]
 
 KIND = "clicks"
-SPLITS = ("train", "valid", "test")
 SplitName = Literal["train", "valid", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 Ints = npt.NDArray[np.int64]
 FIRST_TOKEN = 2  # 0 padding, 1 unseen
 

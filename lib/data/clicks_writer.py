@@ -1,5 +1,6 @@
 """Writing a Clicks dataset: shards first, the manifest last, every batch checked in between."""
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -8,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.clicks import KIND, Clicks, Layout
-from lib.data.files import write_manifest
+from lib.data.files import open_manifest, write_manifest
 from lib.data.shards import Arrays, Batch, write_shards
 
-__all__ = ["check_batches", "seal_clicks", "write_clicks"]
+__all__ = ["check_batches", "publish_clicks", "seal_clicks", "write_clicks"]
 
 
 def write_clicks(
@@ -58,6 +59,15 @@ def seal_clicks(
         "reports": reports,
     }
     write_manifest(folder, KIND, extra)
+
+
+def publish_clicks(folder: Path, target: Path) -> Clicks:
+    """Move a finished dataset from where its shards survive a kill to where it is an output."""
+    open_manifest(folder, KIND)
+    if target.exists():
+        raise FileExistsError(f"{target.name} is there already; a dataset is never overwritten")
+    shutil.move(folder, target)
+    return Clicks.open(target)
 
 
 def _checked(layout: Layout, encode: Callable[[], Arrays]) -> Arrays:

@@ -45,7 +45,7 @@ def find_sources(folder: Path) -> dict[SplitName, Path]:
             names = ", ".join(path.name for path in present)
             raise ValueError(f"{folder}: {names} all offer split {split!r}; keep one of them")
         if present:
-            found[split] = present[0]  # type: ignore[index]
+            found[split] = present[0]
     if "train" not in found:
         there = (
             sorted(path.name for path in folder.glob("*"))[:10] if folder.is_dir() else "nothing"

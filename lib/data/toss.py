@@ -7,7 +7,7 @@ that are missing together share one indicator, and constant columns are dropped.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -42,7 +42,7 @@ class ClicklogOptions:
     fold_method: FoldMethod | Literal["none"] = "by_day"
     n_splits: int = 5
     group_keys: tuple[str, ...] = ("inventory_id",)  # several keys make a composite group
-    covisit_targets: tuple[str, ...] = ()
+    covisits: tuple[CovisitPlan, ...] = ()  # each adds its aggregates as numeric columns
     statistics: bool = True
     max_rows: int | None = None
     shard_rows: int = 2_000_000
@@ -100,7 +100,7 @@ def prepare_clicklog(
     reports = {
         "folds": fold_sizes(folds, keys.filter(~pl.Series(holdout))[options.label].to_numpy())
     }
-    made = {"options": {name: getattr(options, name) for name in options.__slots__}}
+    made = {"options": asdict(options)}
     with unchanged(train):
         clicks = encode_table(
             folder,
@@ -112,7 +112,7 @@ def prepare_clicklog(
             reports=reports,
         )
     blocks = [statistics_block(clicks)] if options.statistics and recipe.sequence else []
-    blocks += [covisit_block(clicks, CovisitPlan(target=name)) for name in options.covisit_targets]
+    blocks += [covisit_block(clicks, plan) for plan in options.covisits]
     return extend_numeric(clicks, blocks) if blocks else clicks
 
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from lib.data.clicks import Clicks
-from lib.data.covisits import AGGREGATES
+from lib.data.covisits import AGGREGATES, CovisitPlan
 from lib.data.fit import Recipe
 from lib.data.sequences import sequence_statistics
 from lib.data.toss import ClicklogOptions, choose_columns, prepare_clicklog
@@ -147,7 +147,7 @@ def test_sequences_and_their_statistics_stand_beside_the_rows(tmp_path, files):
 
 
 def test_covisits_are_columns_of_every_split(tmp_path, files):
-    clicks = prepare(tmp_path / "c", files, covisit_targets=("inventory_id",))
+    clicks = prepare(tmp_path / "c", files, covisits=(CovisitPlan(target="inventory_id"),))
     assert clicks.numeric_names[-len(AGGREGATES) :] == [
         f"covisit:inventory_id:{name}" for name in AGGREGATES
     ]
