@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lib.models.attention import TransformerBlock
 from lib.models.dare_config import DAREConfig
+from lib.models.dropout import FastDropout
 from lib.models.fields import Batch
 from lib.models.precision import in_float32, widen
 from lib.models.sequence_pooling import (
@@ -133,6 +134,7 @@ class DAREEncoder(nn.Module):
             )
             for _ in range(config.n_blocks)
         )
+        self.drop = FastDropout(config.dropout)
 
     def ages(self, batch: Batch) -> Tensor:
         """0 for the newest event; padding is 0 too and never counts.  -> (B, L)"""
@@ -187,6 +189,6 @@ class DAREEncoder(nn.Module):
             query = widen(self.representation.query(batch))
             now = cast(Tensor, self.representation.times)[0].expand(len(query), -1)
             v = torch.cat([query, now], dim=1)
-            features = torch.stack([v, u, v * u, average, v * average], dim=1)
+            features = self.drop(torch.stack([v, u, v * u, average, v * average], dim=1))
             pooled = self.pool_all(batch, masked_softmax(scores, counted)) if whole else None
         return Encoded(features, pooled)

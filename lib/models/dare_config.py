@@ -30,6 +30,7 @@ class DAREConfig:
     n_heads: int = 4
     d_block_hidden: int = 128
     block_dropout: float = 0.0
+    dropout: float = 0.0  # on the features
     std: float = 0.05
 
     def __post_init__(self) -> None:

@@ -87,9 +87,7 @@ class EmbeddingConfig:
 
 
 class Embedded(NamedTuple):
-    """What ``Fields`` returns: one vector per position and the first-order sum."""
-
-    tokens: Tensor  # (B, F + M + M', D)
+    tokens: Tensor  # (B, F + M + M', D), one vector per position
     linear: Tensor  # (B,); zeros where no linear part was asked for
 
 
@@ -156,8 +154,7 @@ class Fields(nn.Module):
             self.numbers.fit(numeric)
 
     def penalty(self) -> Tensor:
-        """½ Σ of squares over the whole table: times λ, the embedding regulariser of FuxiCTR and
-        BARS.  It moves every row at every step, so the table must not be lazy.  () -> ()"""
+        """½ Σ of squares over the table: times λ, the embedding regulariser of BARS.  () -> ()"""
         if self.sizes.n_fields and self.table.lazy:
             raise ValueError("a penalty on the whole table needs EmbeddingConfig(lazy=False); for "
                              "a lazy table use the plan's table_decay")  # fmt: skip

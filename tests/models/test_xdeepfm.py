@@ -37,6 +37,20 @@ def test_cin_and_its_gradients_equal_the_loops_of_equation_6(n_rows, maps, gener
     )
 
 
+def test_rows_in_parts_give_the_same_numbers_and_gradients(monkeypatch, generator):
+    x = torch.randn(7, 3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    cin = CompressedInteraction(n_fields=3, maps=(3, 2)).double()
+    inputs = [x, *cin.parameters()]
+    whole = cin(x)
+    gradients = torch.autograd.grad(whole.square().sum(), inputs)
+    monkeypatch.setattr("lib.models.xdeepfm.PAIRS_AT_ONCE", 2 * 5 * 9)  # two rows at once
+    parts = cin(x)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(torch.autograd.grad(parts.square().sum(), inputs), gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(cin(x), whole.detach())
+
+
 def test_the_logit_is_linear_plus_cin_plus_deep(sizes, make_batch):
     batch = make_batch(4, dtype=torch.float64)
     config = XDeepFMConfig(
