@@ -155,16 +155,19 @@ def plot_groups(
     if len(keep) > max_points:
         keep = np.random.default_rng(seed).choice(len(keep), max_points, replace=False)
     with style():
-        figure = Figure(figsize=(4.1 * len(panels) + 1.2, 4.1))
-        for axes, (title, points) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
+        down, across = -(-len(panels) // 2), min(2, len(panels))
+        figure = Figure(figsize=(3.9 * across + 1.6, 3.7 * down))
+        grid = figure.subplots(down, across, squeeze=False).ravel()
+        size = float(np.clip(6000 / max(1, len(keep)), 6, 30))
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (title, points) in zip(grid, panels.items(), strict=False):
             xy, chosen = np.asarray(points)[keep], names[keep]
             for place, label in enumerate([*main, "other"]):
                 mask = chosen == label if label in main else ~np.isin(chosen, main)
                 colour = "#b9bec4" if label not in main else COLOURS[place]
                 if mask.any():
-                    axes.scatter(xy[mask, 0], xy[mask, 1], s=9, color=colour, label=label,
+                    axes.scatter(xy[mask, 0], xy[mask, 1], s=size, color=colour, label=label,
                                  marker=MARKERS[place % 8], alpha=0.75, linewidths=0)  # fmt: skip
             axes.set(title=title, xticks=[], yticks=[])
             axes.spines[:].set_visible(False)

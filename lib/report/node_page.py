@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.report.notebook import convert_notebook
 from lib.report.results import Json, Node, Result, items, mapping
-from lib.report.tables import Cell, Table, cut, data_table, metric_table
+from lib.report.tables import Cell, Table, cut, data_table, metric_tables
 from lib.report.text import make_scrub
 
 __all__ = ["build", "duration", "moment"]
@@ -39,8 +39,7 @@ def build(node: Node, home: Path, links: Mapping[str, str], *, earlier: bool) ->
         "error": _error(node.error) if failing else None,
         "banner": " ".join(filter(None, [BANNERS.get(state, ""), trouble])),
         "last_good": f"{node.name}.last-good.html" if failing and node.result else "",
-        "metrics": metric_table(result.metrics) if result else None,
-        "tables": [_table(result, e) for e in items(record.get("tables"))] if result else [],
+        "tables": _tables(result) if result else [],
         "figures": figures,
         "body": body,
         "provenance": _provenance(result) if result else [],
@@ -136,6 +135,11 @@ def _facts(result: Result) -> list[str]:
         "on ": record.get("device"), "result ": result.key,
     }  # fmt: skip
     return [f"{name}{value}" for name, value in facts.items() if value]
+
+
+def _tables(result: Result) -> list[Table]:
+    shown = [_table(result, entry) for entry in items(result.record.get("tables"))]
+    return [*metric_tables(result.metrics), *shown]
 
 
 def _table(result: Result, entry: Json) -> Table:

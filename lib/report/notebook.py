@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from lib.report.results import Json
+from lib.report.tables import cut
 from lib.report.text import plain_tex, tidy
 
 __all__ = ["convert_notebook"]
@@ -141,7 +142,7 @@ def _clean(text: str, scrub: Callable[[str], str]) -> str:
 def _cell_title(cell: Json) -> str:
     lines = [line.strip() for line in cell["source"].splitlines() if line.strip()]
     first = lines[0] if lines else "empty cell"
-    return first.lstrip("#% ").strip() or first
+    return cut(first.lstrip("#% ").strip() or first, 100)
 
 
 def _code(source: str) -> Markup:

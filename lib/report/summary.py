@@ -56,21 +56,22 @@ def is_data(node: Node) -> bool:
 
 
 def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
-    """For each node the nearest nodes above it that made its data."""
+    """For each node the data nodes that it stands on, without those that these stand on."""
     by_name = {node.name: node for node in nodes}
+    above: dict[str, set[str]] = {}
 
-    found: dict[str, tuple[str, ...]] = {}
+    def look(name: str) -> set[str]:
+        if name not in above:
+            above[name] = set()  # results of different ages may use each other
+            uses = {use for use in by_name[name].uses if use in by_name}
+            above[name] = uses.union(*(look(use) for use in uses))
+        return above[name]
 
-    def look(name: str) -> tuple[str, ...]:
-        if name not in found:
-            found[name] = ()  # results of different ages may use each other
-            uses = [use for use in by_name[name].uses if use in by_name]
-            direct = [use for use in uses if is_data(by_name[use])]
-            above = [] if direct else [data for use in uses for data in look(use)]
-            found[name] = tuple(dict.fromkeys(direct or above))
-        return found[name]
-
-    return {name: look(name) for name in by_name}
+    for name in by_name:
+        look(name)
+    data = {name: [up for up in sorted(ups) if is_data(by_name[up])] for name, ups in above.items()}
+    return {name: tuple(up for up in ups if not any(up in above[other] for other in ups))
+            for name, ups in data.items()}  # fmt: skip
 
 
 def find_wins(nodes: Sequence[Node]) -> list[Win]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lib.report.results import Metric
 
 __all__ = ["Cell", "Table", "best", "cut", "data_table", "digits", "interval", "is_ceiling",
-           "merge_seeds", "metric_table", "shown"]  # fmt: skip
+           "merge_seeds", "metric_tables", "shown"]  # fmt: skip
 
 MAX_ROWS, MAX_CHARACTERS, MAX_METRICS = 100, 160, 12
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
@@ -102,11 +102,16 @@ def best(metrics: Sequence[Metric]) -> list[Metric]:
     return [m for group in rivals for m in group if m.gain == max(r.gain for r in group)]
 
 
-def metric_table(metrics: Sequence[Metric]) -> Table | None:
-    """All metrics of a node: one line per metric, or one per row where several rows compare."""
+def metric_tables(metrics: Sequence[Metric]) -> list[Table]:
+    """All metrics of a node: those over everything first, then those of segments."""
     found = merge_seeds(metrics)
-    if not found:
-        return None
+    parts = {"Metrics": [m for m in found if m.segment == "all"],
+             "Metrics by segment": [m for m in found if m.segment != "all"]}  # fmt: skip
+    return [_metric_table(caption, part) for caption, part in parts.items() if part]
+
+
+def _metric_table(caption: str, found: list[Metric]) -> Table:
+    """One line per metric, or one per row where several rows compare."""
     names = list(dict.fromkeys(m.name for m in found))
     lines = list(dict.fromkeys((m.row, m.segment) for m in found))
     dense = 2 * len(found) >= len(names) * len(lines)
@@ -118,7 +123,7 @@ def metric_table(metrics: Sequence[Metric]) -> Table | None:
         notes.append("Several seeds: their mean, and the span of all their intervals.")
     heads, rows = _wide(found, names, lines) if wide else _long(found, several=len(lines) > 1)
     alone = f" of {lines[0][0]}" if len(lines) == 1 and lines[0][0] else ""
-    return Table(f"Metrics{alone}", heads, rows, tuple(notes))
+    return Table(f"{caption}{alone}", heads, rows, tuple(notes))
 
 
 Rows = tuple[tuple[Cell, ...], tuple[tuple[Cell, ...], ...]]

@@ -63,6 +63,13 @@ def test_small_groups_are_drawn_together_and_named_so():
     assert labels[-1] == "other"
 
 
+def test_three_maps_take_two_rows_and_leave_the_last_place_empty():
+    points = np.random.default_rng(1).normal(size=(30, 2))
+    figure = figures.plot_groups({name: points for name in "abc"}, ["g"] * 30)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b", "c", ""]
+    assert [axes.axison for axes in figure.axes] == [True, True, True, False]
+
+
 def test_the_same_points_make_the_same_picture():
     files = []
     for _ in range(2):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lib.report.graph import draw_graph
 from lib.report.results import Metric, Node, Result
 from lib.report.summary import find_wins
-from lib.report.tables import data_table, digits, merge_seeds, metric_table, shown
+from lib.report.tables import data_table, digits, merge_seeds, metric_tables, shown
 
 
 def score(row, value, better="higher", name="auc", **fields):
@@ -49,26 +49,26 @@ def test_a_shown_number_is_the_number(value, decimals):
 
 
 def test_lower_is_better_where_the_metric_says_so():
-    table = metric_table([score("A", 0.4, "lower"), score("B", 0.3, "lower")])
+    (table,) = metric_tables([score("A", 0.4, "lower"), score("B", 0.3, "lower")])
     assert [row[1].best for row in table.rows] == [False, True]
     assert "↓ lower is better." in table.notes
 
 
 def test_one_row_alone_is_not_called_best():
-    table = metric_table([score("A", 0.4), score("The ceiling", 0.9)])
+    (table,) = metric_tables([score("A", 0.4), score("The ceiling", 0.9)])
     assert not any(cell.best for row in table.rows for cell in row)
 
 
 def test_best_is_found_within_each_segment():
     metrics = [score(r, v, segment=s) for r, s, v in
                (("A", "cold", 1.0), ("B", "cold", 2.0), ("A", "warm", 9.0), ("B", "warm", 3.0))]  # fmt: skip
-    table = metric_table(metrics)
+    (table,) = metric_tables(metrics)
     assert [(row[0].text, row[1].text) for row in table.rows if row[2].best] == [
         ("B", "cold"), ("A", "warm")]  # fmt: skip
 
 
 def test_a_node_with_one_row_lists_its_metrics():
-    table = metric_table(
+    (table,) = metric_tables(
         [score("GRU", 0.5, n=7, seeds=(1,)), score("GRU", 12.0, name="users", better=None)]
     )
     assert table.caption == "Metrics of GRU"
@@ -125,6 +125,18 @@ def test_rows_of_different_nodes_compete_on_the_same_data():
     assert (win.data, win.first.row, win.second.row, win.verdict) == (
         ("data",), "b", "A", "intervals apart")  # fmt: skip
     assert (win.value, win.lead, win.ceiling.value) == ("0.750", "0.050 (7.1%)", 0.8)
+
+
+def test_data_that_other_data_is_made_from_is_not_told_twice():
+    raw, data = (
+        node("raw", notebook="00_simulate_x"),
+        node("data", notebook="10_prepare_x", uses=("raw",)),
+    )
+    models = [
+        node("a", score("A", 1.0), uses=("data",)),
+        node("b", score("B", 2.0), uses=("data", "raw")),
+    ]
+    assert [win.data for win in find_wins([raw, data, *models])] == [("data",)]
 
 
 def test_results_that_use_each_other_do_not_hang_the_pages():
