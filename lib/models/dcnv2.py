@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.fields import Batch, EmbeddingConfig, Fields, Sizes
-from lib.models.mlp import MLP, Activation, Norm
+from lib.models.mlp import MLP, Activation, Norm, start_linear
 from lib.models.precision import in_float32, widen
 
 __all__ = ["CrossLayer", "DCNv2", "DCNv2Config", "LowRankCrossLayer"]
@@ -120,6 +120,7 @@ class DCNv2(nn.Module):
         d_crossed = width if self.stacked is None else self.stacked.d_hidden
         d_deep = 0 if self.parallel is None else self.parallel.d_hidden
         self.head = nn.Linear(d_crossed + d_deep, 1)
+        self.apply(start_linear)
 
     def _build_mlp(self, width: int) -> MLP:
         config = self.config

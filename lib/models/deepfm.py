@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lib.models.fields import Batch, EmbeddingConfig, Fields, Sizes
 from lib.models.gen import GEN, GENConfig, generated_pairs
-from lib.models.mlp import MLP, Activation, Norm
+from lib.models.mlp import MLP, Activation, Norm, start_linear
 from lib.models.precision import in_float32
 
 __all__ = ["DeepFM", "DeepFMConfig", "factorised_pairs"]
@@ -69,6 +69,7 @@ class DeepFM(nn.Module):
             norm=config.norm,
             dropout=config.dropout,
         )
+        self.apply(start_linear)
 
     def encode(self, batch: Batch) -> Tensor:
         """What a language model reads of a row: g, or e where there is no GEN.  -> (B, F, D)"""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.fields import Batch, EmbeddingConfig, Fields, Sizes
-from lib.models.mlp import MLP, Activation, Norm, build_activation
+from lib.models.mlp import MLP, Activation, Norm, build_activation, start_linear
 from lib.models.precision import in_float32, widen
 from lib.models.sequence_pooling import sequence_mask
 from lib.models.tables import Table
@@ -108,6 +108,7 @@ class DIN(nn.Module):
             norm=config.norm,
             dropout=config.dropout,
         )
+        self.apply(start_linear)
 
     def weigh_events(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors, weights and rows of the events that count.  -> (E, D), (E,), (E,)"""

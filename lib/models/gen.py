@@ -81,7 +81,7 @@ class GEN(nn.Module):
             raise ValueError(f"only_positions={config.only_positions}, but the model has "
                              f"{n_positions} positions, counted from 0")  # fmt: skip
         if kind == "all_fields":
-            self.weight = nn.Parameter(nn.Linear(width, width, bias=False).weight.detach())
+            self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))
         elif kind == "two_layer":
             self.body: nn.Module = nn.Sequential(
                 nn.Linear(width, width, bias=False),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lib.models.dropout import FastDropout
 from lib.models.precision import in_float32, widen
 
-__all__ = ["MLP", "Activation", "BatchNorm", "Dice", "Norm", "build_activation"]
+__all__ = ["MLP", "Activation", "BatchNorm", "Dice", "Norm", "build_activation", "start_linear"]
 
 Activation = Literal["relu", "prelu", "dice", "gelu", "silu", "tanh", "sigmoid", "linear"]
 Norm = Literal["none", "batch", "layer"]
@@ -47,6 +47,17 @@ class Dice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate = torch.sigmoid(self.norm(x))
         return x * (gate + (1 - gate) * self.alpha)
+
+
+@torch.no_grad()
+def start_linear(module: nn.Module) -> None:
+    """Xavier's normal start with zero biases, for ``model.apply``: click models begin with vectors
+    near zero, and PyTorch's own start, 1.7 times smaller, costs them the first dozens of steps.
+    FuxiCTR, whose published numbers are the marks, starts so too."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            module.bias.zero_()
 
 
 def build_activation(name: Activation, d: int) -> nn.Module:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["attend", "in_float32", "widen"]
+__all__ = ["in_float32", "widen"]
 
 
 @contextmanager
@@ -26,21 +26,6 @@ def in_float32(tensor: Tensor) -> Iterator[None]:
     """
     with torch.autocast(tensor.device.type, enabled=False):
         yield
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False
-) -> Tensor:
-    """Scaled dot-product attention, float32 on a CPU, as given on a GPU.  (B, H, L, D) each
-
-    There is no dropout argument: attention dropout leaves the fast kernel.
-    """
-    attention = torch.nn.functional.scaled_dot_product_attention
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        return attention(query, key, value, attn_mask=mask, is_causal=causal)
-    with in_float32(query):
-        out = attention(query.float(), key.float(), value.float(), attn_mask=mask, is_causal=causal)
-    return out.to(query.dtype)
 
 
 def widen(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lib.models.dropout import FastDropout
 from lib.models.fields import Batch, EmbeddingConfig, Fields, Sizes
-from lib.models.mlp import BatchNorm, Norm
+from lib.models.mlp import BatchNorm, Norm, start_linear
 from lib.models.precision import in_float32, widen
 
 __all__ = ["QNNAlpha", "QNNConfig", "QNNHead", "QNNHeadConfig", "QuadraticLayer"]
@@ -97,6 +97,7 @@ class QNNHead(nn.Module):
         )
         self.drop = FastDropout(config.dropout)
         self.output = nn.Linear(n_fields * d, 1)
+        self.apply(start_linear)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = tokens.flatten(1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.fields import Batch, EmbeddingConfig, Fields, Sizes
-from lib.models.mlp import MLP, Activation, Norm
+from lib.models.mlp import MLP, Activation, Norm, start_linear
 from lib.models.precision import in_float32, widen
 from lib.models.sequence_pooling import sequence_mask
 from lib.models.tables import Table
@@ -89,6 +89,7 @@ class TwoTower(nn.Module):
         self.user_tower = self._build(len(theirs) + (sizes.n_tokens > 0))
         self.item_tower = self._build(len(config.item_fields))
         self.bias = nn.Parameter(torch.zeros(()))
+        self.apply(start_linear)
 
     def _build(self, n_vectors: int) -> MLP:
         config = self.config

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lib.models.fields import Batch, EmbeddingConfig, Fields, Sizes
-from lib.models.mlp import MLP, Activation, Norm
+from lib.models.mlp import MLP, Activation, Norm, start_linear
 from lib.models.precision import in_float32, widen
 
 __all__ = ["CompressedInteraction", "XDeepFM", "XDeepFMConfig"]
@@ -113,6 +113,7 @@ class XDeepFM(nn.Module):
             norm=config.norm,
             dropout=config.dropout,
         )
+        self.apply(start_linear)
 
     def forward(self, batch: Batch) -> Tensor:
         e, linear = self.fields(batch)
