@@ -202,6 +202,8 @@ def data_table(path: Path, caption: str) -> Table:
     columns = [_column(batch.column(name).to_pylist() if batch else []) for name in names]
     numeric = [all(cell.number or cell.missing for cell in column) for column in columns]
     heads = tuple(Cell(name, number=flag) for name, flag in zip(names, numeric, strict=True))
+    columns = [[replace(cell, number=flag) for cell in column]
+               for column, flag in zip(columns, numeric, strict=True)]  # fmt: skip
     rows = [(replace(row[0], header=True), *row[1:]) for row in zip(*columns, strict=True)]
     note = (f"The first {MAX_ROWS} of {shown(total)} rows.",) if total > MAX_ROWS else ()
     return Table(caption, heads, tuple(rows), note)
