@@ -101,7 +101,8 @@ def load_checkpoint(run: Run, folder: Path | None) -> bool:
     if run.average:
         run.average.load(parts["average"], state["average_steps"])
     run.sums = {name: t.to(run.device) for name, t in parts.get("sum", {}).items()}
-    set_random_state({name: t[run.rank] for name, t in parts["random"].items()}, run.device)
+    own = {name: states[run.rank].clone() for name, states in parts["random"].items()}
+    set_random_state(own, run.device)  # cloned: set_rng_state reads past a view's offset
     for name in NUMBERS:
         setattr(run, name, state[name])
     run.earlier_seconds, run.saved_step = state["seconds"], run.step

@@ -7,6 +7,7 @@ dies, the launcher starts the group again and it continues from the last checkpo
 """
 
 import contextlib
+import copy
 import dataclasses
 import os
 import tempfile
@@ -28,6 +29,8 @@ from lib.train.sources import Batch
 from lib.train.state import Loss, changing_tensors
 
 __all__ = ["launch", "named_losses", "prepare_forward"]
+
+PROGRESS, WEIGHTS = "progress.json", "result.safetensors"
 
 
 class LossOfModel(nn.Module):
@@ -97,6 +100,7 @@ def launch(
             monitor_interval=0.2,
             start_method="spawn",
         )
+        stack.enter_context(fresh_meeting_point())
         if report:
             stack.enter_context(relayed(folder / PROGRESS, report))
         arguments = train, model, source, loss, plan, folder, report is not None, rest
@@ -106,9 +110,6 @@ def launch(
             copy_into(tensor, weights[name])
         model.eval()
         return next(result for result in results.values() if result is not None)
-
-
-PROGRESS, WEIGHTS = "progress.json", "result.safetensors"
 
 
 def work(
@@ -128,9 +129,11 @@ def work(
         torch.cuda.set_device(local)
         model = model.to(torch.device("cuda", local))
     else:
+        model = copy.deepcopy(model)  # what arrives is one memory that all processes share
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // plan.processes))
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
+        dist.barrier()  # every process has its copy before the first one trains
         report = FileReport(folder / PROGRESS) if reports else None
         result = train(model, source, loss, plan=plan, scratch=folder, report=report, **rest)
         weights = {n: whole(t.detach()).cpu() for n, t in changing_tensors(model).items()}
@@ -139,6 +142,22 @@ def work(
         return result if local == 0 else None
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def fresh_meeting_point() -> Iterator[None]:
+    """Let each restart of the group meet in a new store.
+
+    torch 2.13 keeps one store over all restarts and clears nothing in it, so a restarted process
+    may read the address of one that is dead ("connection refused").
+    """
+    name = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -146,7 +146,8 @@ def build(kind: str, **changes: object) -> tuple[nn.Module, dict[str, object]]:
         heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 90}
         model = Qwen3ForCausalLM(Qwen3Config(**sizes, **heads, tie_word_embeddings=True))
         texts = torch.randint(0, 90, (40, 10), generator=torch.Generator().manual_seed(6))
-        plan = {"steps": 14, "weight_decay": 0.1, "groups": (Group(match="mlp", learning_rate=0.02),)}
+        groups = (Group(match="mlp", learning_rate=0.02),)
+        plan = {"steps": 14, "weight_decay": 0.1, "groups": groups}
         source = TensorSource({"ids": texts}, batch=8, seed=5)
         arguments = {"source": source, "loss": text_loss, "validate": None}
     arguments.setdefault("count", count_rows)
