@@ -225,7 +225,7 @@ def _count_tokens(folder: Path, n_shards: int) -> int:
 def _report(pieces: Sequence[Piece], fitted: _Fitted) -> dict[str, object]:
     numeric = fitted.numeric
     return {
-        "file_rows": {piece.name: piece.n_rows for piece in pieces},  # in the order of the rows
+        "file_rows": [[piece.name, piece.n_rows] for piece in pieces],  # in the order of the rows
         "fields": [
             {
                 "field": vocabulary.field,

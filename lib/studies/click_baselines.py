@@ -118,7 +118,7 @@ def numbers_of(rows: ClickRows) -> npt.NDArray[np.float32]:
 def rows_in_file(clicks: Clicks, rows: Ints) -> tuple[str, Ints]:
     """The source file that holds all of these rows, and their places in it: truth is by file."""
     start = 0
-    for name, size in cast(dict[str, int], clicks.reports["file_rows"]).items():
+    for name, size in cast(list[tuple[str, int]], clicks.reports["file_rows"]):
         if len(rows) and start <= rows.min() and rows.max() < start + size:
             return name, rows - start
         start += size

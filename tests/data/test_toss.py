@@ -189,7 +189,7 @@ def test_every_way_to_fold_covers_the_training_rows(tmp_path, files, method):
 def test_the_row_limit_reads_the_first_rows_of_each_file(tmp_path, files):
     clicks = prepare(tmp_path / "c", files, max_rows=100)
     assert len(clicks) == 200
-    assert Clicks.open(tmp_path / "c").reports["file_rows"] == {"train": 100, "test": 100}
+    assert Clicks.open(tmp_path / "c").reports["file_rows"] == [["train", 100], ["test", 100]]
 
 
 def spoil(path, **columns):
