@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,8 @@ from lib.pipeline import Blocked
 
 __all__ = ["Lease", "holder_is_alive", "process_stamp", "read_lease"]
 
-STALE_SECONDS = 45.0  # heartbeats come every two seconds
+BEAT_SECONDS = 2.0
+STALE_SECONDS = 45.0
 
 
 @cache
@@ -75,16 +77,23 @@ def read_lease(folder: Path) -> dict[str, object] | None:
 
 
 class Lease:
-    """Held from ``acquire`` to ``release``; ``beat`` keeps it fresh."""
+    """Held from ``acquire`` to ``release``; a thread keeps it fresh for other machines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "lease.json"
+        self.over = threading.Event()
         self.content: dict[str, object] = {"holder": process_stamp(), "taken": time.time_ns()}
 
     def acquire(self, **details: object) -> bool:
         """Take the lease unless somebody living holds it; a dead holder's kernel is ended first."""
         self.content |= details
+        taken = self._take()
+        if taken:
+            threading.Thread(target=self._beat, daemon=True).start()
+        return taken
+
+    def _take(self) -> bool:
         if self._create(self.path):
             return True
         if read_lease(self.folder) is not None:
@@ -133,9 +142,10 @@ class Lease:
         temporary.write_text(json.dumps(self.content), encoding="utf-8")
         temporary.replace(self.path)
 
-    def beat(self) -> None:
-        with contextlib.suppress(OSError):
-            os.utime(self.path)
+    def _beat(self) -> None:
+        while not self.over.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
 
     def held(self) -> bool:
         """Whether it is still ours: a worker that was stopped for long may have lost it."""
@@ -146,6 +156,7 @@ class Lease:
         return bool(found["holder"] == self.content["holder"])
 
     def release(self) -> None:
+        self.over.set()
         if self.held():
             self.path.unlink(missing_ok=True)
 

@@ -47,7 +47,8 @@ def run_one(home: Home, profile: Profile, name: str, *, force: bool, follow: boo
     lease = Lease(store.folder(name))
     used = [f"{i.node}/{i.key}" for i in (step.inputs or {}).values() if i.node]
     while not lease.acquire(inputs=used):
-        time.sleep(0.2)  # another runner is at it: its result will do for us too
+        if STOP.wait(0.2):  # another runner is at it: its result will do for us too
+            raise SystemExit(143)
     try:
         store.sweep(name)
         fresh = store.result(name, step.key)
@@ -95,7 +96,6 @@ class Attempt:
         self.deadline = self.clock + 60 * self.node.resources["minutes"]
         self.notebook = read_notebook(home.notebook(self.node.notebook))
         self.shown: tuple[object, ...] = ()
-        self.beat_at = 0.0
         self.execution = Execution()
 
     def run(self, hashes: Hashes) -> None:
@@ -168,15 +168,12 @@ class Attempt:
         return cast("dict[str, Any]", read_json(work / "finish.json"))
 
     def watch(self, run: Execution) -> None:
-        """Heartbeat, wall limit, orphan check and the status that the runner shows."""
-        self.execution, now = run, time.monotonic()
-        if now - self.beat_at > 2:
-            self.lease.beat()
-            self.beat_at = now
+        """Wall limit, a vanished runner, and the status that the runner shows."""
+        self.execution = run
         if run.process and "kernel" not in self.lease.content:
             with contextlib.suppress(OSError):
                 self.lease.note(kernel=process_stamp(run.process.pid))
-        if now > self.deadline:
+        if time.monotonic() > self.deadline:
             run.stop(f"over its limit of {self.node.resources['minutes']:g} minutes")
         if STOP.is_set():
             run.stop("stopped from outside")
