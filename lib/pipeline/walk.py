@@ -65,6 +65,7 @@ def walk(
             if store.failure(name):
                 store.clear_failure(name)  # what failed was another version
             return settle(name, Outcome("restored" if step.reasons else "done"))
+        hashes.save()  # the worker reads what was learned here, also by --verify
         state.waiting.append(step)
         return None
 

@@ -60,6 +60,30 @@ def test_a_run_leaves_results_records_and_history_and_does_nothing_twice(pair):
     assert "changed after it was written" in repaired.stdout
     assert pair.value("numbers") == [3, 1]
     assert len(list(pair.store.folder("numbers").glob("corrupt-*"))) == 1
+
+    # a remembered hash may lie; --verify does not ask it
+    output = pair.current("numbers").output("out.json")
+    output.write_text("[\n 8,\n 1\n]\n")
+    status, good = output.stat(), pair.current("numbers").manifest["files"]["outputs/out.json"]
+    lie = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, good["sha256"]]
+    name = str(output.relative_to(pair.root / "data"))
+    with (pair.home.store / "hashes.jsonl").open("a") as file:
+        file.write(json.dumps([name, *lie]) + "\n")
+    assert "2 done" in pair.run().stdout
+    assert "numbers  CORRUPT" in pair.run("demo", "--verify", "--explain").stdout
+    assert "1 ran" in pair.run("demo", "--verify", "--only", "numbers").stdout
+    assert pair.value("numbers") == [3, 1]
+
+    # a changed cell shows as a diff of sources
+    notebook = pair.root / "notebooks/10_multiply_numbers.ipynb"
+    notebook.write_text(
+        notebook.read_text("utf-8").replace("data[0] * factor)", "factor * data[0])")
+    )
+    assert "code changed" in pair.run().stdout
+    said = pair.run("diff", "previous", "last").stdout
+    assert "cause code:" in said
+    assert '+  run.save("out.json", factor * data[0])' in said
+    assert "outputs" not in said.replace("outputs/", "")
     forced = pair.run("demo", "--only", "product", "--force")
     assert "1 ran" in forced.stdout
 
@@ -191,3 +215,18 @@ def test_in_a_notebook_opened_by_hand_the_newest_inputs_are_found_from_any_folde
     assert (
         pair.root / "data/scratch/10_multiply_numbers/outputs/out.json"
     ).read_text() == '"[3, 1]"\n'
+
+
+def test_the_kernel_is_reached_over_ipc_offline_with_a_fixed_environment(world):
+    world.notebook("00_look_around",
+                   "import os\nfrom ipykernel.connect import get_connection_info",
+                   "names = ('PYTHONHASHSEED', 'CUBLAS_WORKSPACE_CONFIG', 'OMP_NUM_THREADS', 'HF_HUB_OFFLINE')\n"
+                   "found = [os.environ[name] for name in names]\n"
+                   "transport = json.loads(get_connection_info())['transport']\n"
+                   "run.save('out.json', [*found, transport, os.getpgid(0) == os.getpid()])",
+                   "run.finish()")  # fmt: skip
+    world.profile("  looks: {notebook: 00_look_around, resources: {cpu: 2}}\n")
+    answer = world.run(OMP_NUM_THREADS="7", HF_HUB_OFFLINE="0")
+    assert answer.returncode == 0, answer.stdout
+    assert world.value("looks") == ["0", ":4096:8", "2", "1", "ipc", True]
+    assert "TCP" not in (world.store.folder("looks") / "log.txt").read_text()
