@@ -76,7 +76,7 @@ class LLMCTR(nn.Module):
         width = d if config.form == "faithful" else 2 * d
         self.pool = AttentionPool(width, config.n_tokens, n_fields) if config.n_tokens else None
         rms = token_rms(language)  # type: ignore[arg-type]
-        d_model = int(language.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        self.d_model = d_model = int(language.config.hidden_size)  # type: ignore[union-attr,arg-type]
         self.n_soft = config.n_tokens or n_fields
         self.projector = Projector(width, config.d_projector, d_model, n_slots=self.n_soft, rms=rms)
         self.bias = nn.Parameter(torch.tensor(0.0))
@@ -110,6 +110,17 @@ class LLMCTR(nn.Module):
         """States of the soft tokens and the embeddings they came from.  (B, S, d), (B, F, D)"""
         return self._read(batch)[2:]
 
+    @torch.no_grad()
+    def answer_mass(self, batch: Mapping[str, Tensor | str]) -> Tensor:
+        """p(no) + p(yes) among all tokens: whether the model is answering at all.  -> (B,)"""
+        state = self._read(batch)[0].float()
+        head = self.language.get_output_embeddings().weight.float()  # type: ignore[operator]
+        return (state @ head.T).softmax(dim=-1)[:, list(self.answers)].sum(dim=1)
+
+    def ask(self, prompt: Sequence[int], answers: tuple[int, int]) -> None:
+        """Put another question, or read other answers; the stored prompt is made anew."""
+        self.prompt, self.answers, self._prompt_cache = tuple(prompt), answers, None
+
     def soft_tokens(self, batch: Mapping[str, Tensor | str]) -> Tensor:
         """What the language model is given for each row.  -> (B, S, d_model)"""
         return self._tokens(batch)[0]
@@ -131,11 +142,14 @@ class LLMCTR(nn.Module):
         soft, offset, e = self._tokens(batch)
         mask, last = None, torch.full((len(soft),), soft.shape[1] - 1, device=soft.device)
         given = soft
+        if "without" in batch:  # one soft token left out, to see what it was worth
+            kept = [place for place in range(soft.shape[1]) if place != int(batch["without"])]
+            given, last = soft[:, kept], last - 1
         if self.config.reads_title:
             words = self.language.get_input_embeddings()(batch["title"])  # type: ignore[operator]
-            given = torch.cat([soft, words.to(soft.dtype)], dim=1)
             title_mask = torch.as_tensor(batch["title_mask"])
-            mask = nn.functional.pad(title_mask, (soft.shape[1], 0), value=1)
+            mask = nn.functional.pad(title_mask, (given.shape[1], 0), value=1)
+            given = torch.cat([given, words.to(soft.dtype)], dim=1)
             last = mask.sum(dim=1) - 1
         states = continue_from(self.language, self._cache(), given, mask)
         own = states[torch.arange(len(soft), device=soft.device), last]

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.data.clicks import Clicks
 from lib.data.histories import Histories, Targets
 from lib.data.world.truth import OBSERVABLE, Truth
 from lib.evaluate import ranking
+from lib.studies.click_baselines import rows_in_file
 
-__all__ = ["ceiling_ranks"]
+__all__ = ["ceiling_probabilities", "ceiling_ranks"]
 
 
 def ceiling_ranks(
@@ -35,3 +37,12 @@ def ceiling_ranks(
 
     seen = histories.seen(targets.users, targets.positions) if filter_seen else None
     return ranking.rank_targets(np.arange(len(wanted))[:, None], score, wanted, seen, chunk=chunk)
+
+
+def ceiling_probabilities(
+    folder: Path, log: str, clicks: Clicks, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The best statement about each row of one split of a simulated click log.  -> (N,)"""
+    file, places = rows_in_file(clicks, rows)
+    known = Truth.open(folder).click_probabilities(log, file)
+    return np.asarray(known[places], dtype=np.float64)
