@@ -12,7 +12,7 @@ Adagrad); an optimizer of torch's own sees no gradient for a lazy table and woul
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Table", "find_distinct"]
+__all__ = ["Table", "find_distinct", "lazy_tables", "merge_rows"]
 
 MARK_LIMIT = 4  # rows of table per id up to which marking beats torch.unique (measured on a CPU)
 
@@ -63,6 +63,15 @@ class Table(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, lazy={self.lazy}"
+
+
+def lazy_tables(model: nn.Module) -> dict[str, Table]:
+    """The trainable lazy tables of a model by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Table) and module.lazy and module.weight.requires_grad
+    }
 
 
 def find_distinct(ids: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lib.models.tables import Table
-from lib.train.optimizers import Touched, lazy_tables
+from lib.models.tables import Table, lazy_tables
+from lib.train.optimizers import Touched
 
 __all__ = ["Average"]
 

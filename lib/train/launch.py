@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib.data.files import read_json, write_json
-from lib.train.optimizers import lazy_tables
+from lib.models.tables import lazy_tables
 from lib.train.plan import Plan
 from lib.train.sharding import copy_into, shard_model, whole
 from lib.train.sources import Batch

@@ -12,21 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.models.tables import Table
+from lib.models.tables import Table, lazy_tables
 from lib.train.plan import Plan
+from lib.train.sharding import whole
 
-__all__ = ["Optimizer", "Touched", "lazy_adam_", "lazy_tables", "parameter_groups", "row_adagrad_"]
+__all__ = ["Optimizer", "Touched", "lazy_adam_", "parameter_groups", "row_adagrad_"]
 
 Touched = tuple[str, Table, Tensor, Tensor]  # name, table, rows (R), gradients (R, D)
-
-
-def lazy_tables(model: nn.Module) -> dict[str, Table]:
-    """The trainable lazy tables of a model by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, Table) and module.lazy and module.weight.requires_grad
-    }
 
 
 class Optimizer:
@@ -65,8 +57,7 @@ class Optimizer:
         """Scale all gradients so that their joint norm is at most ``largest``; the norm before."""
         dense = [p.grad for p in self.dense_parameters if p.grad is not None]
         gradients = [*dense, *(gradient for *_, gradient in touched)]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded parameters
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         scale = (largest / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(scale)

@@ -1,10 +1,14 @@
 """Parameters in pieces on several devices (FSDP2), and their whole form in checkpoints."""
 
+from typing import TYPE_CHECKING, TypeGuard
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lib.train.optimizers import lazy_tables
+from lib.models.tables import lazy_tables
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["copy_into", "shard_model", "whole"]
 
@@ -29,13 +33,19 @@ def shard_model(model: nn.Module) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """The whole tensor, gathered where it is sharded."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 @torch.no_grad()
 def copy_into(live: Tensor, value: Tensor) -> None:
     """Put a whole value into a live tensor, sharded or not."""
-    if isinstance(live, DTensor):
-        live.copy_(distribute_tensor(value.to(live.device), live.device_mesh, live.placements))
-    else:
-        live.copy_(value)
+    if is_sharded(live):
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(live.device), live.device_mesh, live.placements)
+    live.copy_(value)
+
+
+def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
+    """Asked by name, because importing torch.distributed.tensor takes two seconds."""
+    return type(tensor).__name__ == "DTensor"
