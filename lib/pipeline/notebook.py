@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 import psutil
 
+from lib.pipeline.lease import holder_is_alive, process_stamp
 from lib.pipeline.profile import CODE_ROOT
 
 __all__ = ["Execution", "clean_text", "execute_notebook", "hide_places", "to_text"]
@@ -90,6 +91,16 @@ def cell_titles(notebook: Mapping[str, Any]) -> list[str]:
     return titles
 
 
+def socket_folder() -> Path:
+    """A new folder that only this user can enter; those of dead workers are removed."""
+    place = tempfile.gettempdir()
+    base = Path(place if len(place) < 40 else Path(os.sep, "tmp"))
+    for old in base.glob("nb_*"):
+        if holder_is_alive(old.name.removeprefix("nb_").partition(".")[0]) is False:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"nb_{process_stamp()}.", dir=base))
+
+
 def execute_notebook(
     source: Mapping[str, Any], parameters: Mapping[str, object], environment: Mapping[str, str],
     folder: Path, root: Path, log: TextIO, watch: Callable[[Execution], None],
@@ -107,8 +118,7 @@ def execute_notebook(
     from papermill.engines import Engine, papermill_engines
 
     # A socket's path must be short and absolute: longer than 107 bytes it cannot be bound.
-    short = len(tempfile.gettempdir()) < 60
-    sockets = Path(tempfile.mkdtemp(prefix="nb-", dir=None if short else Path(os.sep, "tmp")))
+    sockets = socket_folder()
     run = Execution(titles=cell_titles(source), cells=len(source["cells"]))
 
     class Manager(AsyncKernelManager):  # type: ignore[misc]

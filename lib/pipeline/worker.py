@@ -147,6 +147,8 @@ class Attempt:
                 self.notebook, overrides, variables, *folders, log=log, watch=self.watch
             )
         self.execution = run
+        log_path = self.folder / "log.txt"  # what libraries wrote past Python may hold codes
+        log_path.write_text(clean_text(log_path.read_text("utf-8", "replace")), encoding="utf-8")
         if STOP.is_set():
             raise SystemExit(143)  # stopping is no failure: nothing is recorded
         if run.stopped:
