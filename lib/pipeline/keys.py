@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from lib.data.files import sha256_of
+from lib.pipeline import WrongUse
 from lib.pipeline.profile import CODE_ROOT, Home, Node
 from lib.pipeline.schema import code_cells, is_parameters
 
@@ -74,6 +75,14 @@ class Hashes:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return digest({file.relative_to(path).as_posix(): self.of(file) for file in files})
 
+    def imports(self, path: Path, package: str) -> list[str]:
+        """What a module imports from ``lib``, remembered by its content."""
+        name = f"imports {package} {self.of(path)}"
+        if name not in self.known:
+            found = imported_names(path.read_text(encoding="utf-8"), package, str(path.name))
+            self.known[name] = self.fresh[name] = [*sorted(found)]
+        return cast("list[str]", self.known[name])
+
     def save(self) -> None:
         """Append what was learned; a store that cannot be written only costs hashing again."""
         if not self.fresh:
@@ -87,17 +96,26 @@ class Hashes:
             return
 
 
-_imports: dict[tuple[Path, int], set[str]] = {}
+def statements(body: Iterable[ast.AST]) -> Iterable[ast.AST]:
+    """All statements, also inside others; expressions hold no imports and most of a tree."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from statements(getattr(node, part, ()))
 
 
-def imported_names(code: str, package: str = "") -> set[str]:
+def imported_names(code: str, package: str = "", source: str = "a code cell") -> set[str]:
     """The modules of ``lib`` that a piece of code may import, also inside functions.
 
     >>> sorted(imported_names("from lib.data import clicks"))
     ['lib.data', 'lib.data.clicks']
     """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
+    try:
+        body = ast.parse(code).body
+    except SyntaxError as error:
+        raise WrongUse(f"{source}, line {error.lineno}: {error.msg}; correct it first") from error
+    for node in statements(body):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -108,7 +126,7 @@ def imported_names(code: str, package: str = "") -> set[str]:
     return {name for name in names if name.split(".")[0] == "lib"}
 
 
-def library_files(sources: Iterable[str], root: Path = CODE_ROOT) -> list[Path]:
+def library_files(sources: Iterable[str], hashes: Hashes, root: Path = CODE_ROOT) -> list[Path]:
     """The transitive import closure in ``lib`` of some code, with data files beside the modules."""
     queue = {name for code in sources for name in imported_names(code)}
     modules: set[str] = set()
@@ -124,14 +142,12 @@ def library_files(sources: Iterable[str], root: Path = CODE_ROOT) -> list[Path]:
         path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         if not path.is_file():
             continue  # a name inside a module, not a module
-        version = path, path.stat().st_mtime_ns
-        if version not in _imports:
-            package = name if base.is_dir() else name.rpartition(".")[0]
-            _imports[version] = imported_names(path.read_text(encoding="utf-8"), package)
-        queue |= _imports[version]
+        package = name if base.is_dir() else name.rpartition(".")[0]
+        queue.update(hashes.imports(path, package))
         files.add(path)
-        files.update(file for file in path.parent.iterdir()
-                     if file.is_file() and file.suffix not in {".py", ".pyc"})  # fmt: skip
+    for folder in {path.parent for path in files}:
+        files.update(Path(entry.path) for entry in os.scandir(folder)
+                     if not entry.name.endswith((".py", ".pyc")) and entry.is_file())  # fmt: skip
     return sorted(files)
 
 
@@ -168,5 +184,5 @@ def component_hashes(
         **{f"param.{name}": value for name, value in parameters.items()},
         **{f"input.{name}": value for name, value in inputs.items()},
         **{file.relative_to(CODE_ROOT).as_posix(): hashes.of(file)
-           for file in library_files(sources)},
+           for file in library_files(sources, hashes)},
     }  # fmt: skip

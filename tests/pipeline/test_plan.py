@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lib.pipeline import WrongUse
 from lib.pipeline.keys import Hashes, imported_names, library_files
 from lib.pipeline.plan import plan
 from lib.pipeline.profile import CODE_ROOT, load_profile
@@ -190,7 +191,7 @@ def test_the_closure_follows_imports_through_functions_and_packages(tmp_path):
     (package / "words.txt").write_text("data beside a module")
     (tmp_path / "lib" / "two.py").write_text("import os\n")
     (tmp_path / "lib" / "unused.py").write_text("")
-    found = library_files(["from lib import deep"], tmp_path)
+    found = library_files(["from lib import deep"], Hashes(tmp_path / "store"), tmp_path)
     assert [path.name for path in found] == ["__init__.py", "__init__.py", "one.py", "words.txt",
                                              "two.py"]  # fmt: skip
 
@@ -202,6 +203,23 @@ def test_names_are_found_in_every_form_of_import():
     found = imported_names(code, "lib.p")
     assert {"lib.a.b", "lib.c", "lib.c.d", "lib.p.e", "lib.p.f"} <= found
     assert not any(name.startswith("numpy") for name in found)
+
+
+def test_a_module_or_cell_that_is_no_python_is_wrong_use_with_its_line(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text("x = 1\ny = (\n")
+    with pytest.raises(WrongUse, match=r"__init__\.py, line 2: '\(' was never closed"):
+        library_files(["import lib"], Hashes(tmp_path), tmp_path)
+
+
+def test_what_a_module_imports_is_remembered_by_its_content(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text("import lib.one\n")
+    (tmp_path / "lib" / "one.py").write_text("")
+    hashes = Hashes(tmp_path)
+    for text, count in (("import lib.one\n", 2), ("import os\n", 1)):
+        (tmp_path / "lib" / "__init__.py").write_text(text)
+        assert len([f for f in library_files(["import lib"], hashes, tmp_path)]) == count
 
 
 def chain(world, count):
