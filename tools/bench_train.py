@@ -1,6 +1,6 @@
 """Speed and memory of training's bricks, each in a process of its own; prints JSON lines.
 
-python tools/bench_train.py            cross-entropy over a large catalogue, table optimizers, sources
+python tools/bench_train.py            all cases: large catalogue, table optimizers, sources
 python tools/bench_train.py ce_ours    one case alone, as the parent runs it
 """
 
@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
@@ -86,6 +85,27 @@ def table_step(kind: str) -> dict[str, float]:
     return {"milliseconds": sorted(seconds)[len(seconds) // 2] * 1e3}
 
 
+def switch(name: str) -> dict[str, float]:
+    """One step of a deep MLP with a switch on or off; the first compiled step is not counted."""
+    layers = [torch.nn.Sequential(torch.nn.Linear(400, 400), torch.nn.ReLU()) for _ in range(12)]
+    model = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=name == "fused")
+    if name == "compile":
+        model.compile()
+    x, seconds = torch.randn(BATCH, 400), []
+    for _ in range(12):
+        started = time.perf_counter()
+        if name == "checkpointing":
+            out = torch.utils.checkpoint.checkpoint_sequential(layers, 4, x, use_reentrant=False)
+        else:
+            out = model(x)
+        out.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return {"milliseconds": sorted(seconds)[6] * 1e3, "peak_mib": peak_bytes() / 2**20}
+
+
 def read_source() -> dict[str, float]:
     n = 2_000_000
     arrays = {"ids": torch.randint(0, ROWS, (n, FIELDS), dtype=torch.int32), "y": torch.zeros(n)}
@@ -104,6 +124,10 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "table_lazy_adam": lambda: table_step("lazy_adam"),
     "table_row_adagrad": lambda: table_step("row_adagrad"),
     "source": read_source,
+    "switches_off": lambda: switch("none"),
+    "switch_fused": lambda: switch("fused"),
+    "switch_compile": lambda: switch("compile"),
+    "switch_checkpointing": lambda: switch("checkpointing"),
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lib.train.orders import make_generator
-from lib.train.sources import Array, as_tensor, check_lengths, share_of
+from lib.train.sources import Array, as_tensor, check_lengths, gather_rows, share_of
 
 __all__ = ["BucketSource", "Ragged"]
 
@@ -36,8 +36,9 @@ class Ragged:
         starts, ends = offsets[rows], offsets[rows + 1]
         places = starts[:, None] + torch.arange(width)  # (B, width)
         inside = places < ends[:, None]
-        taken = values.new_full((len(rows), width), self.padding)
-        taken[inside] = values[places[inside]]
+        found = gather_rows(values, places[inside])
+        taken = found.new_full((len(rows), width), self.padding)
+        taken[inside] = found
         return taken
 
 
@@ -102,7 +103,7 @@ class BucketSource:
         """The given rows of every array, padded or cut to ``width``."""
         taken = {name: ragged.pad(rows, width) for name, ragged in self.ragged.items()}
         for name, tensor in self.tensors.items():
-            part = tensor.index_select(0, rows.to(tensor.device))
+            part = gather_rows(tensor, rows.to(tensor.device))
             taken[name] = part[:, :width] if name in self.padded else part
         return taken
 

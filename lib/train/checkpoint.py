@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lib.data.files import read_json, write_json
-from lib.train.group import gather_tensors
+from lib.train.group import any_process, gather_tensors
 from lib.train.plan import Plan
 from lib.train.sharding import copy_into, whole
 from lib.train.state import Best, Run, changing_tensors
@@ -82,7 +82,13 @@ def write(run: Run, folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def load_checkpoint(run: Run, folder: Path | None) -> bool:
     """Continue where the last checkpoint in ``folder`` stopped; False where there is none."""
-    if folder is None or not (folder / NAME).is_file():
+    found = folder is not None and (folder / NAME).is_file()
+    if any_process(found, run.device) and any_process(not found, run.device):
+        raise FileNotFoundError(
+            f"{folder}: its checkpoint is seen by some processes only; expected one folder that "
+            "all machines share"
+        )
+    if folder is None or not found:
         return False
     state = cast(dict[str, Any], read_json(folder / NAME))
     ours = plan_fields(run.plan)

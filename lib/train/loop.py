@@ -140,8 +140,9 @@ def judge(run: Run, validate: Validate | None) -> None:
 
 def mean_losses(run: Run) -> dict[str, float]:
     """Means of the losses since the last validation; ``loss`` is their sum."""
-    names = sorted(run.sums)
-    totals = sum_over_processes([run.sums[name] for name in names], run.device)
+    told = cast(list[list[str]], gather_json(sorted(run.sums), run.device))
+    names = sorted({name for names in told for name in names})  # a process may have had no rows
+    totals = sum_over_processes([run.sums.get(name, 0.0) for name in names], run.device)
     means = {name: float(t) / run.summed_steps for name, t in zip(names, totals, strict=True)}
     run.sums, run.summed_steps = {}, 0
     parts = {f"loss_{name}": value for name, value in means.items() if name != "loss"}

@@ -3,9 +3,9 @@
 ``Plan.from_params(params)`` picks the fields of a plan out of a notebook's parameters by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal, cast
 
 __all__ = ["Group", "Plan"]
 
@@ -102,6 +102,8 @@ class Plan:
         if unknown:
             raise ValueError(f"{sorted(unknown)} are not fields of Plan; expected {sorted(names)}")
         chosen = {name: value for name, value in params.items() if name in names} | fixed
+        groups = cast(Sequence[Group | Mapping[str, Any]], chosen.get("groups", ()))
+        chosen["groups"] = tuple(g if isinstance(g, Group) else Group(**g) for g in groups)
         return cls(**chosen)  # type: ignore[arg-type]
 
 

@@ -43,7 +43,8 @@ class Reporter:
         self.told = now
         seconds = max(now - self.since, 1e-9)
         values: dict[str, float | str] = {
-            "loss": float(sum(run.sums.values())) / max(run.summed_steps, 1),
+            # of this process's rows: sums hold its share of the mean over all processes
+            "loss": float(sum(run.sums.values())) * run.world / max(run.summed_steps, 1),
             "epoch": run.epoch,
             "rows_per_second": (run.rows - self.from_rows) / seconds,
             "seconds_left": (run.total_steps - run.step)

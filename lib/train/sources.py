@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lib.train.orders import balanced_order, block_order, shuffled_order
 
-__all__ = ["Batch", "Source", "TensorSource", "as_tensor", "share_of"]
+__all__ = ["Batch", "Source", "TensorSource", "as_tensor", "gather_rows", "share_of"]
 
 Batch = Mapping[str, Any]  # name to tensor; entries that are not tensors are passed on whole
 Array = Tensor | np.ndarray[Any, Any]
@@ -112,7 +112,7 @@ class TensorSource:
     def take(self, rows: Tensor) -> dict[str, Tensor]:
         """The given rows of every array."""
         return {
-            name: tensor.index_select(0, rows.to(tensor.device))
+            name: gather_rows(tensor, rows.to(tensor.device))
             for name, tensor in self.tensors.items()
         }
 
@@ -131,6 +131,15 @@ def as_tensor(array: Array) -> Tensor:
     with warnings.catch_warnings():  # torch warns that it cannot protect read-only memory
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
+
+
+def gather_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The given rows; uint16 and uint32, which torch can store but not gather, come out wider."""
+    if tensor.dtype == torch.uint16:
+        return tensor.view(torch.int16).index_select(0, rows).int() & 0xFFFF
+    if tensor.dtype == torch.uint32:
+        return tensor.view(torch.int32).index_select(0, rows).long() & 0xFFFF_FFFF
+    return tensor.index_select(0, rows)
 
 
 def check_lengths(tensors: Mapping[str, Tensor]) -> int:

@@ -280,6 +280,11 @@ def test_a_wrong_plan_names_the_field(changes, message):
 def test_a_plan_from_parameters_takes_what_it_knows():
     made = Plan.from_params({"learning_rate": 1.0, "epochs": 2, "dropout": 0.5}, seed=4)
     assert (made.learning_rate, made.epochs, made.seed) == (1.0, 2, 4)
+    grouped = Plan.from_params(
+        {"learning_rate": 1.0, "steps": 2, "groups": [{"match": "head", "learning_rate": 0.1}]},
+        seed=4,
+    )
+    assert grouped.groups[0].match == "head"
     with pytest.raises(ValueError, match="'sed'"):
         Plan.from_params({}, sed=4)
 

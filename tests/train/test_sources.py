@@ -68,6 +68,16 @@ def test_memory_maps_are_read_without_a_copy_or_a_warning(tmp_path):
     assert sorted(flat(rows_of(source))) == list(range(20))
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int8, np.float16])
+def test_narrow_numbers_of_the_shards_come_out_whole(dtype):
+    top = 65_000 if dtype == np.uint16 else 4_000_000_000 if dtype == np.uint32 else 100
+    values = np.array([0, 1, top], dtype=dtype)
+    source = TensorSource({"x": values}, batch=3, seed=1, shuffle=False)
+    assert rows_of(source) == [[0, 1, top]]
+    ragged = Ragged(values, np.array([0, 1, 3])).pad(torch.tensor([1, 0]), 2)
+    assert ragged.tolist() == [[1, top], [0, 0]]
+
+
 def test_balanced_batches_have_the_asked_share_and_see_all_positives():
     label = torch.zeros(200)
     label[:7] = 1
