@@ -15,10 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lib.data.clicks import Clicks
 from lib.evaluate import clicks as measures
+from lib.studies.click_view import ReadsClicks
 from lib.train import losses
-from lib.train.folds import train_folds
 from lib.train.loop import Result, train
 from lib.train.orders import balanced_order, shuffled_order
 from lib.train.plan import Plan
@@ -26,12 +25,13 @@ from lib.train.sources import share_of
 
 __all__ = [
     "ClickSource",
-    "Folds",
     "LossSettings",
-    "cross_validate",
+    "balancing_shift",
     "fit_click_model",
     "judge_logits",
+    "logit",
     "predict_logits",
+    "sigmoid",
 ]
 
 Ints = npt.NDArray[np.int64]
@@ -43,11 +43,15 @@ BLOCK = 16_384  # rows predicted at a time
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossSettings:
-    """Which loss; ``auxiliary`` weighs a model's second head, where it has one."""
+    """Which loss; ``auxiliary`` weighs a model's second head, where it has one.
+
+    ``embedding_penalty``: λ of BARS's regulariser of the embedding table, which then is not lazy.
+    """
 
     kind: Literal["plain", "weighted", "focal", "self_ensemble"]
     focal_gamma: float = 2.0
     auxiliary: float = 0.0
+    embedding_penalty: float = 0.0
 
     @property
     def is_balanced(self) -> bool:
@@ -59,7 +63,7 @@ class ClickSource:
 
     def __init__(
         self,
-        clicks: Clicks,
+        clicks: ReadsClicks,
         rows: Ints,
         *,
         batch: int,
@@ -134,6 +138,8 @@ def click_loss(settings: LossSettings, rate: float) -> Callable[[nn.Module, Batc
             terms = {"loss": of_logits(first, labels)}
         if auxiliary is not None and settings.auxiliary:
             terms["auxiliary"] = settings.auxiliary * of_logits(auxiliary, labels)
+        if settings.embedding_penalty:
+            terms["penalty"] = settings.embedding_penalty * model.fields.penalty()  # type: ignore[operator,union-attr]
         return terms
 
     return loss
@@ -141,7 +147,7 @@ def click_loss(settings: LossSettings, rate: float) -> Callable[[nn.Module, Batc
 
 @torch.no_grad()
 def predict_logits(
-    model: nn.Module, clicks: Clicks, rows: Ints, *, max_len: int = 0, device: str = "cpu"
+    model: nn.Module, clicks: ReadsClicks, rows: Ints, *, max_len: int = 0, device: str = "cpu"
 ) -> Floats:
     """Logits of rows in their order, as the model was trained.  -> (N,)"""
     if not len(rows):
@@ -164,7 +170,7 @@ def judge_logits(labels: npt.ArrayLike, logits: Floats, *, rate: float) -> dict[
 
 def fit_click_model(
     model: nn.Module,
-    clicks: Clicks,
+    clicks: ReadsClicks,
     rows: Ints,
     valid: Ints,
     plan: Plan,
@@ -203,65 +209,6 @@ def fit_click_model(
         validate=validate if len(valid) else None, scratch=scratch, report=report, logs=logs,
     )  # fmt: skip
     return model, result, shift
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Out-of-fold logits of the training rows and each fold's logits of other rows."""
-
-    rows: Ints
-    logits: Floats  # (N,) of the true probability, each row by the model that never saw it
-    others: Floats  # (K, M)
-    seconds: float
-    epochs: list[int]
-    parameters: int
-
-
-def cross_validate(
-    build: Callable[[], nn.Module],
-    clicks: Clicks,
-    others: Ints,
-    plan: Plan,
-    settings: LossSettings,
-    *,
-    folds: int,
-    max_len: int = 0,
-    positive_fraction: float | None = None,
-    device: str = "cpu",
-    scratch: Path | None = None,
-    report: Report | None = None,
-) -> Folds:
-    """One model per fold of the training rows; each also predicts ``others`` (hold-out, test)."""
-    train_rows = clicks.rows("train")
-    fold = np.asarray(clicks.fold[train_rows])
-
-    def fit(number: int, folder: Path | None) -> dict[str, npt.NDArray[Any]]:
-        torch.manual_seed(plan.seed * 1_000 + number)
-        kept, left = train_rows[fold != number], train_rows[fold == number]
-        model, result, shift = fit_click_model(
-            build(), clicks, kept, left, plan, settings, max_len=max_len,
-            positive_fraction=positive_fraction, device=device, scratch=folder, report=report,
-        )  # fmt: skip
-        predict = {"max_len": max_len, "device": device}
-        return {
-            "left": predict_logits(model, clicks, left, **predict) + shift,  # type: ignore[arg-type]
-            "others": predict_logits(model, clicks, others, **predict) + shift,  # type: ignore[arg-type]
-            "cost": np.array([result.seconds, result.best_epoch,
-                              sum(p.numel() for p in model.parameters())]),
-        }  # fmt: skip
-
-    answers = train_folds(folds, fit, scratch=scratch, report=report)
-    logits = np.empty(len(train_rows))
-    for number, answer in enumerate(answers):
-        logits[fold == number] = answer["left"]
-    return Folds(
-        rows=train_rows,
-        logits=logits,
-        others=np.stack([answer["others"] for answer in answers]),
-        seconds=float(sum(answer["cost"][0] for answer in answers)),
-        epochs=[int(answer["cost"][1]) for answer in answers],
-        parameters=int(answers[0]["cost"][2]),
-    )
 
 
 def logit(p: float) -> float:

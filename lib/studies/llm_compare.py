@@ -108,10 +108,12 @@ def field_worth(
     first = 1 if model.config.form == "residual" else 0  # the confidence token comes first
 
     def judge(given: dict[str, object]) -> float:
-        parts = [
-            model({k: v[i : i + chunk] if isinstance(v, torch.Tensor) else v for k, v in given.items()})
-            for i in range(0, len(rows), chunk)
-        ]  # fmt: skip
+        parts = []
+        for i in range(0, len(rows), chunk):
+            cut = {
+                k: v[i : i + chunk] if isinstance(v, torch.Tensor) else v for k, v in given.items()
+            }
+            parts.append(model(cut))
         return measures.auc(labels, torch.cat(parts).double().numpy())
 
     with torch.no_grad():
