@@ -38,6 +38,7 @@ __all__ = [
     "click_rate",
     "load_llm_ctr",
     "predict_rows",
+    "read_titles",
     "release_encoder",
     "resume_llm_ctr",
     "save_llm_ctr",
@@ -257,13 +258,21 @@ def resume_llm_ctr(
     model, design = load_llm_ctr(folder, baselines, backbone, variants=list(data))
     if not design.reads_title:
         return model, design, {}
-    if texts is None or not max_title_tokens:
-        raise ValueError(f"{folder.name} reads what an ad says: it needs the input `texts` and "
-                         "max_title_tokens above 0")  # fmt: skip
     language = load_backbone(backbone, attention="causal")
-    titles = {name: TitleTokens(clicks, texts, language, max_tokens=max_title_tokens)
-              for name, clicks in data.items()}  # fmt: skip
-    return model, design, titles
+    return model, design, read_titles(data, texts, language, max_tokens=max(1, max_title_tokens))
+
+
+def read_titles(
+    data: Mapping[str, Clicks], texts: Path | None, backbone: Backbone, *, max_tokens: int
+) -> dict[str, TitleTokens]:
+    """What each variant's ads say; nothing where no token of it is asked for."""
+    if not max_tokens:
+        return {}
+    if texts is None:
+        raise ValueError("what an ad says is to be read, but the input `texts` is missing; name a "
+                         "table of field, value and title in the profile")  # fmt: skip
+    return {name: TitleTokens(clicks, texts, backbone, max_tokens=max_tokens)
+            for name, clicks in data.items()}  # fmt: skip
 
 
 def release_encoder(model: LLMCTR, design: Design) -> tuple[LLMCTR, Design]:
