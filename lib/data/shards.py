@@ -6,7 +6,9 @@ recipe keeps every complete shard and builds only those that are missing or dama
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -30,6 +32,7 @@ ROW_ARRAYS: Mapping[str, type[np.generic]] = {
 MATRICES = ("categorical", "numeric", "missing")
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Batch = tuple[int, Callable[[], Arrays]]  # number of rows, and the work of encoding them
+AHEAD = 2  # batches encoded at a time
 HEADER = 128  # bytes kept free for an NPY header whose row count is known only at the end
 
 
@@ -129,17 +132,19 @@ def write_shards(
     _remove_foreign(folder, len(sizes))
     writer: _Shard | None = None
     done = 0
+
+    def is_needed(start: int, size: int) -> bool:
+        return not missing.isdisjoint(_touched(start, size, shard_rows))
+
     try:
-        for size, encode in batches if missing else ():
-            arrays: Arrays | None = None
-            for shard in range(done // shard_rows, -(-(done + size) // shard_rows)):
+        for size, arrays in _encode_ahead(batches if missing else (), is_needed):
+            for shard in _touched(done, size, shard_rows) if arrays is not None else ():
                 if shard not in missing:
                     continue
-                arrays = encode() if arrays is None else arrays
                 first = max(shard * shard_rows - done, 0)
                 last = min((shard + 1) * shard_rows - done, size)
                 writer = writer or _Shard(folder, shard)
-                writer.append(arrays, first, last, size)
+                writer.append(cast(Arrays, arrays), first, last, size)
                 if writer.rows == sizes[shard]:
                     writer.close(recipe)
                     writer = None
@@ -152,6 +157,34 @@ def write_shards(
             f"{folder}: {done} rows came, {n_rows} were announced; read the source again"
         )
     return ShardReport(tuple(sizes), tuple(sorted(missing)))
+
+
+def _touched(start: int, size: int, shard_rows: int) -> range:
+    """The shards that hold rows ``start`` to ``start + size``."""
+    return range(start // shard_rows, -(-(start + size) // shard_rows))
+
+
+def _encode_ahead(
+    batches: Iterable[Batch], is_needed: Callable[[int, int], bool]
+) -> Iterator[tuple[int, Arrays | None]]:
+    """Batches in order, encoded by two threads while earlier ones are written; None: not needed."""
+    waiting: deque[tuple[int, Future[Arrays] | None]] = deque()
+    start = 0
+    with ThreadPoolExecutor(AHEAD) as pool:
+        try:
+            for size, encode in batches:
+                waiting.append((size, pool.submit(encode) if is_needed(start, size) else None))
+                start += size
+                if len(waiting) > AHEAD:
+                    size, future = waiting.popleft()
+                    yield size, None if future is None else future.result()
+            while waiting:
+                size, future = waiting.popleft()
+                yield size, None if future is None else future.result()
+        finally:
+            for _, future in waiting:
+                if future is not None:
+                    future.cancel()
 
 
 @dataclass

@@ -132,19 +132,19 @@ def test_tokens_keep_the_smallest_type_even_when_it_grows_midway(tmp_path):
 def test_only_missing_and_damaged_shards_are_built_again(tmp_path):
     arrays, folder, encoded = make_arrays(40), tmp_path / "c", []
     before = write(folder, arrays, batch=10, encoded=encoded).load()
-    assert encoded == [0, 10, 20, 30]
+    assert sorted(encoded) == [0, 10, 20, 30]
     (folder / "00001.label.npy").unlink()
     damaged = bytearray((folder / "00003.numeric.npy").read_bytes())
     damaged[-1] ^= 1
     (folder / "00003.numeric.npy").write_bytes(bytes(damaged))
     encoded.clear()
     after = write(folder, arrays, batch=10, encoded=encoded).load()
-    assert encoded == [10, 30]
+    assert sorted(encoded) == [10, 30]
     np.testing.assert_array_equal(before.numeric, after.numeric)
     np.testing.assert_array_equal(before.label, after.label)
     encoded.clear()
     write(folder, arrays, batch=10, recipe="another", encoded=encoded)
-    assert encoded == [0, 10, 20, 30]
+    assert sorted(encoded) == [0, 10, 20, 30]
 
 
 def test_a_writer_that_dies_leaves_nothing_that_opens(tmp_path):
