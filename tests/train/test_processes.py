@@ -26,9 +26,8 @@ def run_apart(kind, folder, *options, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tables", ["lazy_adam", "row_adagrad"])
-def test_two_processes_train_as_one(tables, tmp_path):
-    changes = {"processes": 2, "tables": tables, "accumulate": 2, "average": 0.7}
+def test_two_processes_train_as_one(tmp_path):
+    changes = {"processes": 2, "accumulate": 2, "average": 0.7}
     weights, history = run_apart("plain_ctr", tmp_path, changes=changes)
     alone, expected = runs.run("plain_ctr", None, **(changes | {"processes": 1}))
     for row, ours in zip(history, alone.history, strict=True):
