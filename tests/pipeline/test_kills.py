@@ -61,8 +61,8 @@ def finished(world, reference):
     return done
 
 
-def victim(world, runner, dice):
-    """A random process of the run: runner, worker or kernel."""
+def living(world, runner):
+    """The processes of a run by kind, as the leases name them."""
     pids = {"runner": [runner.pid], "worker": [], "kernel": []}
     for lease in world.store.root.glob("*/lease.json"):
         try:
@@ -72,8 +72,19 @@ def victim(world, runner, dice):
         pids["worker"].append(int(content["holder"].split("_")[1]))
         if "kernel" in content:
             pids["kernel"].append(int(content["kernel"].split("_")[1]))
-    kind = dice.choice([kind for kind, found in pids.items() if found])
-    return kind, dice.choice(pids[kind])
+    return pids
+
+
+def victim(world, runner, dice):
+    """A random process; a kernel lives so shortly that it has to be waited for."""
+    kind, deadline = dice.choice(["runner", "worker", "kernel"]), time.monotonic() + 5
+    while runner.poll() is None and time.monotonic() < deadline:
+        pids = living(world, runner)[kind]
+        if pids:
+            time.sleep(dice.uniform(0.0, 0.3) if kind == "kernel" else 0.0)
+            return kind, dice.choice(pids)
+        time.sleep(0.01)
+    return "runner", runner.pid
 
 
 @pytest.mark.timeout(900)
