@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from lib.evaluate.checks import Floats, as_values, require_same_length
 
 __all__ = [
-    "Interval", "Spread", "bootstrap_mean", "bootstrap_statistic", "holm",
+    "Interval", "Spread", "bootstrap_mean", "bootstrap_statistic", "holm", "interval_of_draws",
     "minimum_detectable_difference", "paired_bootstrap", "paired_permutation", "split_variance",
 ]  # fmt: skip
 
@@ -73,12 +73,12 @@ def bootstrap_mean(
     _require_finite_sample(values, draws)
     if groups is None:
         means = _drawn_sums(values, draws, seed) / len(values)
-        return _interval(float(values.mean()), means, len(values), level)
+        return interval_of_draws(float(values.mean()), means, len(values), level)
     _, inverse = np.unique(np.asarray(groups), return_inverse=True)
     require_same_length(values=values, groups=inverse)
     totals = np.bincount(inverse, weights=values).astype(np.float64)
     sizes = np.bincount(inverse).astype(np.float64)
-    return _interval(
+    return interval_of_draws(
         float(values.mean()), _drawn_sums(totals, draws, seed, sizes), len(sizes), level
     )
 
@@ -103,7 +103,7 @@ def bootstrap_statistic(
     defined = drawn[~np.isnan(drawn)]  # a sample without a positive has no AP
     if len(defined) < draws / 2:
         raise ValueError(f"the statistic is undefined in {draws - len(defined)} of {draws} samples")
-    return _interval(float(statistic(*columns)), defined, n, level)
+    return interval_of_draws(float(statistic(*columns)), defined, n, level)
 
 
 def paired_permutation(a: ArrayLike, b: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:
@@ -270,7 +270,8 @@ def _require_finite_sample(values: Floats, draws: int) -> None:
         raise ValueError("values hold infinities; their mean has no interval. Clip the loss first")
 
 
-def _interval(value: float, drawn: Floats, n: int, level: float) -> Interval:
+def interval_of_draws(value: float, drawn: Floats, n: int, level: float = 0.95) -> Interval:
+    """A value with the percentile interval and p-value of what resampling made of it."""
     if not 0 < level < 1:
         raise ValueError(f"level={level}; expected a share strictly between 0 and 1")
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])

@@ -108,8 +108,7 @@ def view_clicks(clicks: Clicks, settings: ViewSettings) -> ClickView:
         ids = clicks.take(train[first : first + ROWS_AT_ONCE], max_len=1).categorical
         id_counts += np.bincount(ids.ravel(), minlength=clicks.n_ids)
         for pair, parts in zip(columns, counted, strict=True):
-            keys, times = np.unique(_keys(ids, pair), return_counts=True)
-            parts.append((keys, times))
+            parts.append(np.unique(_keys(ids, pair), return_counts=True))
     keys = tuple(_frequent(parts, settings.cross_rare) for parts in counted)
     new_id, sizes = _merge_rare(clicks, id_counts, settings.rare)
     layout = replace(

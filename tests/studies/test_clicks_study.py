@@ -8,7 +8,6 @@ from lib.studies.clicks import (
     ClickSource,
     LossSettings,
     click_loss,
-    cross_validate,
     fit_click_model,
     judge_logits,
     predict_logits,
@@ -99,45 +98,6 @@ def test_every_loss_and_sampler_ends_at_the_true_probability(kind, fraction):
         rate = log.label[group].mean()
         assert p[group].mean() == pytest.approx(rate, abs=0.03)
         assert rate == pytest.approx(truth, abs=0.05)
-
-
-def test_out_of_fold_predictions_never_use_the_row_itself(tmp_path):
-    log = Log(300)
-    first = cross_validate(
-        Table, log, np.arange(5), PLAN, LossSettings(kind="plain"), folds=3, scratch=tmp_path
-    )
-    log.label[log.fold == 1] = 1 - log.label[log.fold == 1]
-    second = cross_validate(
-        Table,
-        log,
-        np.arange(5),
-        Plan(learning_rate=0.1, seed=1, epochs=30, batch=200, precision="float32"),
-        LossSettings(kind="plain"),
-        folds=3,
-    )
-    plain = cross_validate(
-        Table,
-        Log(300),
-        np.arange(5),
-        Plan(learning_rate=0.1, seed=1, epochs=30, batch=200, precision="float32"),
-        LossSettings(kind="plain"),
-        folds=3,
-    )
-    np.testing.assert_array_equal(second.logits[log.fold == 1], plain.logits[log.fold == 1])
-    assert not np.allclose(second.logits[log.fold == 0], plain.logits[log.fold == 0])
-    assert first.others.shape == (3, 5)
-
-
-def test_a_finished_fold_is_read_back(tmp_path, monkeypatch):
-    log = Log(90)
-    first = cross_validate(
-        Table, log, np.arange(5), PLAN, LossSettings(kind="plain"), folds=3, scratch=tmp_path
-    )
-    monkeypatch.setattr("lib.studies.clicks.fit_click_model", None)
-    again = cross_validate(
-        Table, log, np.arange(5), PLAN, LossSettings(kind="plain"), folds=3, scratch=tmp_path
-    )
-    np.testing.assert_array_equal(first.logits, again.logits)
 
 
 def test_balanced_measures_come_from_the_shifted_logit():

@@ -1,0 +1,80 @@
+"""Pictures of the ladder. Data in, figures out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from lib.report.figures import COLOURS, MARKERS, style
+from lib.studies.judging import Judged
+from lib.studies.rungs import Rung
+
+__all__ = ["curve_figure", "importance_figure", "score_figure"]
+
+
+def curve_figure(rungs: Sequence[Rung], *, ylabel: str = "Score on rows that choose") -> Figure:
+    """A thin line per fold, coloured by rung."""
+    with style():
+        figure = Figure()
+        axes = figure.subplots()
+        for place, rung in enumerate(rungs):
+            for number, curve in enumerate(rung.curves):
+                axes.plot(np.arange(1, len(curve) + 1), curve, marker="", linewidth=1.2,
+                          color=COLOURS[place % len(COLOURS)],
+                          label=rung.name if number == 0 else None)  # fmt: skip
+        axes.set(xlabel="epoch or round", ylabel=ylabel)
+        if any(len(rung.curves[0]) for rung in rungs if rung.curves):
+            axes.legend()
+    return figure
+
+
+def importance_figure(table: pl.DataFrame) -> Figure:
+    """Bars with the spread over folds, most important on top."""
+    shown = table.reverse()
+    with style():
+        figure = Figure(figsize=(7, 0.8 + 0.24 * len(shown)))
+        axes = figure.subplots()
+        axes.barh(shown["feature"].to_list(), shown["share of gain"].to_list(),
+                  xerr=shown["spread"].to_list(), error_kw={"linewidth": 1})  # fmt: skip
+        axes.set_xlabel("share of gain, mean and spread over folds")
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+def score_figure(
+    judged: Sequence[Judged],
+    *,
+    metric: str,
+    xlabel: str,
+    notes: Mapping[str, str] | None = None,
+    ceiling: float | None = None,
+) -> Figure:
+    """A line per rung: out of fold and hold-out with intervals; a note of what was decided."""
+    names = list(dict.fromkeys(j.rung for j in judged))
+    with style():
+        figure = Figure(figsize=(8.5, 1.3 + 0.55 * len(names)))
+        axes = figure.subplots()
+        for offset, part, colour, marker in (
+            (-0.14, "out of fold", COLOURS[0], MARKERS[0]),
+            (0.14, "hold-out", COLOURS[1], MARKERS[1]),
+        ):
+            found = [j for j in judged if j.part == part and j.segment == "all"]
+            for number, each in enumerate(found):
+                place = names.index(each.rung) + offset
+                interval = each.intervals[metric]
+                axes.plot([interval.low, interval.high], [place, place], color=colour, marker="|")
+                axes.plot(each.values[metric], place, marker=marker, color=colour, linestyle="",
+                          label=part if number == 0 else None)  # fmt: skip
+        if ceiling is not None:
+            axes.axvline(ceiling, color=COLOURS[2], marker="", label="ceiling, hold-out")
+        for place, name in enumerate(names):
+            if notes and name in notes:
+                axes.annotate(notes[name], (1.01, place), xycoords=("axes fraction", "data"),
+                              va="center", fontsize=8)  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(xlabel)
+        axes.grid(axis="y", visible=False)
+        figure.legend(loc="outside upper right", ncols=3)
+    return figure
