@@ -14,6 +14,7 @@ from lib.data.clicks import SPLITS, Clicks
 from lib.data.fit import Recipe
 from lib.data.overlap import Overlap, measure_overlap
 from lib.data.tabular import find_sources, prepare_table
+from lib.data.unzip import unpack_sources
 from lib.report.figures import style
 
 __all__ = [
@@ -54,9 +55,14 @@ class TableOptions:
     duplicate_ids: Literal["report", "refuse"] = "report"
 
 
-def prepare_source(folder: Path, raw: Path, options: TableOptions, *, tables: Path) -> Clicks:
-    """Normalise the files of ``raw`` into ``tables`` and encode them into ``folder``."""
-    sources = find_sources(raw)
+def prepare_source(
+    folder: Path, raw: Path, options: TableOptions, *, tables: Path, scratch: Path
+) -> Clicks:
+    """Normalise the files of ``raw`` into ``tables`` and encode them into ``folder``.
+
+    Where ``raw`` holds only a zip, its files are unpacked into ``scratch`` first.
+    """
+    sources = find_sources(unpack_sources(raw, scratch))
     max_rows = options.row_limit or None
     if options.source != "table":
         return prepare_avazu(

@@ -36,7 +36,7 @@ def prepare(folder, **options):
     table = TableOptions(
         source="table", fields=("a", "b"), numeric=("x", "y"), min_count=1, **options
     )
-    return prepare_source(folder / "out", folder, table, tables=folder / "tables")
+    return prepare_source(folder / "out", folder, table, tables=folder / "tables", scratch=folder)
 
 
 @pytest.fixture
