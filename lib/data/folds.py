@@ -30,7 +30,7 @@ def assign_folds(
     """A fold from 0 for each row; a composite group is ``combine_keys`` of its parts.  -> (N,)
 
     >>> assign_folds("by_day", n_rows=4, n_splits=2, seed=1, day=np.array([3, 1, 1, 7])).tolist()
-    [1, 0, 0, 1]
+    [0, 0, 0, 1]
     """
     if not 2 <= n_splits <= n_rows:
         raise ValueError(f"{n_splits=} for {n_rows} rows, expected from 2 to the number of rows")
