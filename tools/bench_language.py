@@ -1,0 +1,235 @@
+"""Speed and memory of the language floor beside the plain way; prints one JSON line per case.
+
+    python tools/bench_language.py DATA [CASE …]     DATA: folder with beauty/ and tokenizers/qwen3
+
+Cases (two processes each, in turn, so that peaks are their own):
+    csft      next-title step, vocabulary 151,936, 6 layers of 256: model(labels=…) on padded random
+              batches against the head on target tokens only, bucketed, prefixes not shared
+    embed     12,101 titles: sentence-transformers at its defaults against exact-length batches
+    prompt    training step of a projector: the prompt spelt out for every row and the full head
+              against the stored prompt and two rows of the head, in three settings
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROUNDS = {"csft": 3, "embed": 3, "prompt": 3}
+PROMPT_SETTINGS = {
+    # name: (model, prompt tokens, soft tokens, rows)
+    "embedded model, 31-token prompt, 1 soft token": ("embedded", 31, 1, 256),
+    "Qwen3-0.6B shape, 31-token prompt, 24 soft tokens": ("qwen3-0.6b", 31, 24, 8),
+    "Qwen3-0.6B shape, 96-token prompt, 8 soft tokens": ("qwen3-0.6b", 96, 8, 8),
+}
+
+
+def make_model(kind: str, n_tokens: int) -> torch.nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    shapes = {
+        "small": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4,
+                  "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 768},
+        "embedded": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+                     "num_key_value_heads": 2, "head_dim": 24, "intermediate_size": 256},
+        "qwen3-0.6b": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16,
+                       "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072},
+    }  # fmt: skip
+    torch.manual_seed(1)
+    config = Qwen3Config(vocab_size=n_tokens, tie_word_embeddings=True, bos_token_id=None,
+                         eos_token_id=0, pad_token_id=0, **shapes[kind])  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
+def real_tokenizer(data: Path):  # type: ignore[no-untyped-def]
+    from transformers import Qwen2Tokenizer
+
+    folder = data / "tokenizers" / "qwen3"
+    return Qwen2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"),
+                          eos_token="<|endoftext|>", pad_token="<|endoftext|>")  # fmt: skip
+
+
+def beauty_titles(data: Path) -> list[str]:
+    lines = (data / "beauty" / "items.tsv").read_text("utf-8").splitlines()[1:]
+    return [line.split("\t", 1)[1] if "\t" in line else "" for line in lines]
+
+
+def next_titles(data: Path, n: int):  # type: ignore[no-untyped-def]
+    """``n`` targets with histories of 3 to 10 titles."""
+    from lib.language.collaborative import Branches, NextTitles, tokenise_titles
+
+    tokens = tokenise_titles(real_tokenizer(data), ["", *beauty_titles(data)], max_tokens=64)
+    lengths = np.random.default_rng(1).integers(4, 12, n)
+    items = np.random.default_rng(2).integers(1, len(tokens.first), lengths.sum()).astype(np.int32)
+    starts = np.cumsum([0, *lengths[:-1]])
+    rows = [Branches(int(s), (int(s + k - 1),)) for s, k in zip(starts, lengths, strict=True)]
+    return NextTitles(items, rows, tokens, max_tokens=1024, pad_id=0)
+
+
+def csft(way: str, data: Path, precision: str) -> dict[str, float]:
+    from lib.language.collaborative import next_title_loss
+    from lib.language.tokens import budget_batches
+    from lib.train.losses import full_softmax
+
+    titles = next_titles(data, 64)
+    model = make_model("small", 151_936)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    if way == "plain":
+        order = np.random.default_rng(3).permutation(len(titles))
+        batches = [titles.batch(order[i : i + 16]) for i in range(0, 64, 16)]
+    else:
+        batches = [titles.batch(rows) for rows in budget_batches(titles.lengths, 4096)]
+    real = sum(int(b["mask"].sum()) + len(b["from_row"].unique()) for b in batches)
+    before, losses = peak(), []
+    started = time.perf_counter()
+    for batch in batches:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            if way == "plain":
+                labels = torch.full_like(batch["ids"], -100)
+                places = batch["from_state"].long() + 1
+                inside = places < labels.shape[1]
+                labels[batch["from_row"][inside], places[inside]] = batch["labels"][inside]
+                loss = model(
+                    input_ids=batch["ids"], attention_mask=batch["mask"], labels=labels
+                ).loss
+            else:
+                loss = next_title_loss(model, batch, criterion=full_softmax)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    seconds = time.perf_counter() - started
+    return {"tokens_per_second": real / seconds, "seconds": seconds, "first_loss": losses[0],
+            "extra_mib": (peak() - before) / 2**20, "peak_mib": peak() / 2**20}  # fmt: skip
+
+
+def embed(way: str, data: Path, precision: str) -> dict[str, float]:
+    from lib.language.backbone import Backbone, set_attention
+    from lib.language.embed import embed_tokens, export_sentence_transformer
+    from lib.language.tokens import tokenise
+
+    titles = beauty_titles(data)[:3500]
+    backbone = Backbone(make_model("small", 151_936).eval(), real_tokenizer(data))  # type: ignore[arg-type]
+    set_attention(backbone.model, "bidirectional")
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if way == "plain":
+        import tempfile
+
+        from sentence_transformers import SentenceTransformer
+
+        with tempfile.TemporaryDirectory() as folder:
+            export_sentence_transformer(backbone, Path(folder) / "st", max_tokens=256)
+            encoder = SentenceTransformer(str(Path(folder) / "st"), device="cpu")
+        started = time.perf_counter()
+        vectors = encoder.encode(titles)
+    else:
+        texts = tokenise(backbone.tokenizer, titles, max_tokens=256)
+        started = time.perf_counter()
+        texts = tokenise(backbone.tokenizer, titles, max_tokens=256)
+        vectors = embed_tokens(backbone.model, texts, token_budget=4096, pad_id=0, precision=dtype)
+    seconds = time.perf_counter() - started
+    exact = embed_tokens(
+        backbone.model, tokenise(backbone.tokenizer, titles[:200], max_tokens=256),
+        token_budget=2048, pad_id=0,
+    )  # fmt: skip
+    unit = [
+        v / np.linalg.norm(v, axis=1, keepdims=True) for v in (exact, np.asarray(vectors)[:200])
+    ]
+    return {"texts_per_second": len(titles) / seconds, "seconds": seconds,
+            "least_cosine_to_float32": float((unit[0] * unit[1]).sum(axis=1).min())}  # fmt: skip
+
+
+def prompt(way: str, setting: str) -> dict[str, float]:
+    from lib.language.prompt_cache import continue_from, encode_prompt
+    from lib.language.soft_tokens import Projector, read_answers, token_rms
+
+    kind, n_prompt, n_soft, n_rows = PROMPT_SETTINGS[setting]
+    model = make_model(kind, 2048 if kind == "embedded" else 151_936).requires_grad_(False).eval()
+    ids = list(range(5, 5 + n_prompt))
+    width = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    projector = Projector(16, 512, width, n_slots=n_soft, rms=token_rms(model))  # type: ignore[arg-type]
+    fields = torch.randn(n_rows, n_soft, 16, generator=torch.Generator().manual_seed(2))
+    labels = (torch.arange(n_rows) % 2).float()
+    head = model.get_output_embeddings().weight  # type: ignore[operator]
+    text = model.get_input_embeddings().weight[torch.tensor(ids)]  # type: ignore[operator]
+    cache = encode_prompt(model, ids) if way == "ours" else None
+    before, seconds = peak(), []
+    for _ in range(4):
+        started = time.perf_counter()
+        soft = projector(fields)
+        if cache is None:
+            given = torch.cat([text.expand(n_rows, -1, -1), soft], dim=1)
+            logits = model(inputs_embeds=given, use_cache=False).logits[:, -1]
+            said = logits[:, 16] - logits[:, 15]
+        else:
+            said = read_answers(continue_from(model, cache, soft)[:, -1], head, (15, 16))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(said, labels)
+        projector.zero_grad()
+        loss.backward()
+        seconds.append(time.perf_counter() - started)
+    gradient = projector.expand.weight.grad
+    assert gradient is not None
+    return {"seconds": min(seconds[1:]), "extra_mib": (peak() - before) / 2**20,
+            "logit": float(said[0].detach()), "gradient_norm": float(gradient.norm())}  # fmt: skip
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def in_process(*words: str) -> dict[str, float]:
+    answer = subprocess.run(
+        [sys.executable, __file__, *words], check=True, capture_output=True, text=True
+    )
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def pair(
+    case: str, data: str, detail: str, key: str, better: Callable[[float, float], float]
+) -> None:
+    """Both ways in turn; the ratio of each round, its median and range."""
+    rounds = [{way: in_process(data, "--run", case, way, detail) for way in ("plain", "ours")}
+              for _ in range(ROUNDS[case])]  # fmt: skip
+    ratios = [better(r["ours"][key], r["plain"][key]) for r in rounds]
+    print(json.dumps({
+        "case": case, "detail": detail, "ratio": round(statistics.median(ratios), 2),
+        "range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "plain": rounds[-1]["plain"], "ours": rounds[-1]["ours"], "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }), flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data")
+    parser.add_argument("cases", nargs="*", default=["csft", "embed", "prompt"])
+    parser.add_argument("--run", nargs=3)
+    options = parser.parse_args()
+    if options.run:
+        case, way, detail = options.run
+        run = {"csft": lambda: csft(way, Path(options.data), detail),
+               "embed": lambda: embed(way, Path(options.data), detail),
+               "prompt": lambda: prompt(way, detail)}[case]  # fmt: skip
+        print(json.dumps(run()))
+        return
+    half = ["bfloat16"] if torch.cpu._is_avx512_bf16_supported() else []
+    for case in options.cases:
+        if case == "prompt":
+            for setting in PROMPT_SETTINGS:
+                pair(case, options.data, setting, "seconds", lambda ours, plain: plain / ours)
+        else:
+            key = "tokens_per_second" if case == "csft" else "texts_per_second"
+            for precision in ("float32", *half):
+                pair(case, options.data, precision, key, lambda ours, plain: ours / plain)
+
+
+if __name__ == "__main__":
+    main()
