@@ -4,7 +4,7 @@ The data on disk stay as they are, the same for every rung; a view changes what 
 Counts are taken over training rows and never look at a label, so nothing can leak.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lib.data.clicks import ClickRows, Clicks, Layout, SplitName
 
-__all__ = ["ClickView", "ReadsClicks", "ViewSettings", "view_clicks"]
+__all__ = ["ClickView", "ReadsClicks", "ViewSettings", "append_numbers", "view_clicks"]
 
 Ints = npt.NDArray[np.int64]
 RARE = 1  # local id of a rare or unseen value, as in lib.data.clicks
@@ -57,6 +57,7 @@ class ClickView:
     new_id: npt.NDArray[np.int32]  # of each old id
     cross_keys: tuple[Ints, ...]  # per cross: sorted keys with an id of their own
     cross_columns: tuple[tuple[int, int], ...]
+    added: npt.NDArray[np.float32] | None = None  # (N, A) numbers of all rows of the dataset
 
     @property
     def label(self) -> npt.NDArray[np.int8]:
@@ -76,7 +77,10 @@ class ClickView:
         crossed = [self._cross(number, found.categorical) for number in range(len(self.cross_keys))]
         if crossed:
             ids = np.concatenate([ids, np.stack(crossed, axis=1)], axis=1)
-        return replace(found, categorical=ids, numeric=found.numeric[:, self.numeric])
+        numeric = found.numeric[:, self.numeric]
+        if self.added is not None:
+            numeric = np.concatenate([numeric, self.added[found.index]], axis=1)
+        return replace(found, categorical=ids, numeric=numeric)
 
     def _cross(self, number: int, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         known, keys = self.cross_keys[number], _keys(ids, self.cross_columns[number])
@@ -118,6 +122,19 @@ def view_clicks(clicks: Clicks, settings: ViewSettings) -> ClickView:
         numeric_names=tuple(layout.numeric_names[i] for i in numeric),
     )
     return ClickView(clicks, settings, layout, numeric, new_id, keys, columns)
+
+
+def append_numbers(view: ClickView, columns: Mapping[str, npt.NDArray[np.floating]]) -> ClickView:
+    """More numbers of every row, such as another model's score; standardised over training rows.
+
+    What is given for a training row must come from a model that never saw it.
+    """
+    train = view.rows("train")
+    table = np.stack(list(columns.values()), axis=1).astype(np.float64)
+    middle, spread = table[train].mean(axis=0), table[train].std(axis=0)
+    layout = replace(view.layout, numeric_names=(*view.layout.numeric_names, *columns))
+    scaled = (table - middle) / np.maximum(spread, 1e-9)
+    return replace(view, layout=layout, added=scaled.astype(np.float32))
 
 
 def _merge_rare(

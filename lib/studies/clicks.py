@@ -182,10 +182,12 @@ def fit_click_model(
     scratch: Path | None = None,
     report: Report | None = None,
     logs: Path | None = None,
+    objective: Callable[[nn.Module, Batch], Any] | None = None,
 ) -> tuple[nn.Module, Result, float]:
     """Train one model.  -> model with its best weights, result, shift from its logit to the true
 
     Validation answers every click measure, so that any of them can decide (``plan.metric``).
+    ``objective`` replaces the loss of the settings, which then only say what its logits mean.
     """
     rate = float(np.mean(np.asarray(clicks.label[rows]) > 0))
     if not 0 < rate < 1:
@@ -205,7 +207,7 @@ def fit_click_model(
         positive_fraction=positive_fraction, device=device,
     )  # fmt: skip
     result = train(
-        model.to(device), source, click_loss(settings, seen), plan=plan,
+        model.to(device), source, objective or click_loss(settings, seen), plan=plan,
         validate=validate if len(valid) else None, scratch=scratch, report=report, logs=logs,
     )  # fmt: skip
     return model, result, shift

@@ -1,7 +1,8 @@
 """Training the variants of one rung from plain parameters, and which of them goes on.
 
 A recipe is a model's parameters, a plan, a loss and a feature step. A variant names what differs,
-flat: a field of the plan, ``loss``, a setting of the feature step, or else a model parameter.
+flat: a field of the plan, ``loss``, a setting of the feature step, ``max_len``,
+``positive_fraction``, or else a model parameter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,33 +10,30 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from lib.data.clicks import Clicks
 from lib.evaluate.gates import Decision
 from lib.models.ladder import ClickModelKind, build_click_model, sizes_of
-from lib.studies.click_view import ViewSettings, view_clicks
+from lib.studies.click_view import ViewSettings, append_numbers, view_clicks
 from lib.studies.clicks import LossSettings
 from lib.studies.crossfit import Protocol, cross_validate
 from lib.studies.judging import ask_gate, judge_rungs
 from lib.studies.rungs import Rung, make_rung
-from lib.train.plan import Plan
+from lib.train.plan import Group, Plan
 
 __all__ = [
-    "Recipe",
-    "best_rung",
-    "choose_batch",
-    "choose_by_gate",
-    "cost_table",
-    "slug",
-    "train_variants",
-    "vary",
-]
+    "Recipe", "best_rung", "choose_batch", "choose_by_gate", "cost_table", "merge_helpful",
+    "read_recipe", "resolve_fields", "slug", "train_recipe", "train_variants", "vary",
+]  # fmt: skip
 
 Report = Callable[..., None]
 PLAN = {field.name for field in fields(Plan)}
 VIEW = {field.name for field in fields(ViewSettings)}
 LOSS = {field.name for field in fields(LossSettings)}
+OWN = {"max_len", "positive_fraction"}  # of the recipe itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +47,30 @@ class Recipe:
     view: ViewSettings = ViewSettings()  # noqa: RUF009  # frozen
     max_len: int = 0
     new_below: int = 10
+    positive_fraction: float | None = None  # of each batch; None: as the rows are
 
     def record(self) -> dict[str, Any]:
         """Plain values, as config.json keeps them."""
         return {
             "kind": self.kind, "model": dict(self.model), "plan": asdict(self.plan),
             "loss": asdict(self.loss), "view": asdict(self.view), "max_len": self.max_len,
-            "new_below": self.new_below,
+            "new_below": self.new_below, "positive_fraction": self.positive_fraction,
         }  # fmt: skip
+
+
+def read_recipe(record: Mapping[str, Any]) -> Recipe:
+    """The recipe that a rung's config.json keeps."""
+    plan = dict(record["plan"])
+    plan["groups"] = tuple(Group(**group) for group in plan["groups"])
+    return Recipe(
+        kind=record["kind"],
+        model=record["model"],
+        plan=Plan(**plan),
+        loss=LossSettings(**record["loss"]),
+        view=ViewSettings(**{key: _tuples(value) for key, value in record["view"].items()}),
+        max_len=record["max_len"],
+        new_below=record["new_below"],
+    )
 
 
 def vary(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -66,7 +80,8 @@ def vary(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
     loss = {key: value for key, value in changes.items() if key in LOSS}
     if "loss" in changes:
         loss["kind"] = changes["loss"]
-    known = plan.keys() | view.keys() | loss.keys() | {"loss"}
+    own = {key: value for key, value in changes.items() if key in OWN}
+    known = plan.keys() | view.keys() | loss.keys() | own.keys() | {"loss"}
     model = {key: value for key, value in changes.items() if key not in known}
     return replace(
         base,
@@ -74,6 +89,7 @@ def vary(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
         plan=replace(base.plan, **plan),
         view=replace(base.view, **view),
         loss=replace(base.loss, **loss),
+        **own,
     )
 
 
@@ -105,15 +121,19 @@ def train_recipe(
     device: str = "cpu",
     scratch: Path | None = None,
     report: Report | None = None,
+    numbers: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> Rung:
-    """Cross-validate one recipe."""
-    view = clicks if recipe.view == ViewSettings() else view_clicks(clicks, recipe.view)
+    """Cross-validate one recipe; ``numbers`` are further columns of every row."""
+    view = view_clicks(clicks, recipe.view)
+    if numbers:
+        view = append_numbers(view, numbers)
     sizes = sizes_of(view.layout, max_len=recipe.max_len)
     parameters = resolve_fields(recipe.model, view.layout.fields)
     folds = cross_validate(
         lambda: build_click_model(recipe.kind, sizes, parameters),
         view, protocol, recipe.plan, recipe.loss,
-        max_len=recipe.max_len, device=device, scratch=scratch, report=report,
+        max_len=recipe.max_len, positive_fraction=recipe.positive_fraction,
+        device=device, scratch=scratch, report=report,
     )  # fmt: skip
     return make_rung(name, folds, view, protocol, new_below=recipe.new_below)
 
@@ -121,7 +141,7 @@ def train_recipe(
 def resolve_fields(parameters: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Field names become column numbers; a name that is no field is refused."""
     found = dict(parameters)
-    for key in ("target_field", "item_fields"):
+    for key in ("target_field", "item_fields", "query_fields"):
         if key not in found:
             continue
         given = found[key] if isinstance(found[key], (list, tuple)) else [found[key]]
@@ -129,7 +149,7 @@ def resolve_fields(parameters: Mapping[str, Any], names: Sequence[str]) -> dict[
             if name not in names:
                 raise ValueError(f"{key}={name!r} is no field of this dataset: {', '.join(names)}")
         columns = tuple(list(names).index(name) for name in given)
-        found[key] = columns if key == "item_fields" else columns[0]
+        found[key] = columns[0] if key == "target_field" else columns
     return found
 
 
@@ -171,6 +191,28 @@ def choose_batch(
         if decision.answer == "adopted":
             chosen = smaller
     return chosen, decisions
+
+
+def merge_helpful(
+    rungs: Mapping[str, Rung],
+    changes: Mapping[str, Mapping[str, Any]],
+    base: str,
+    *,
+    draws: int,
+    seed: int,
+) -> tuple[list[str], dict[str, Any]]:
+    """Names of the changes whose Score out of fold is above the base's, and all of them as one.
+
+    Where two change the same setting, the better one stays.
+    """
+    judged = judge_rungs(list(rungs.values()), draws=draws, seed=seed)
+    scores = {j.rung: j.values["score"] for j in judged
+              if j.part == "out of fold" and j.segment == "all"}  # fmt: skip
+    helpful = sorted((n for n in changes if scores[n] > scores[base]), key=scores.__getitem__)
+    merged: dict[str, Any] = {}
+    for name in helpful:
+        merged |= changes[name]
+    return helpful, merged
 
 
 def cost_table(rungs: Sequence[Rung]) -> pl.DataFrame:

@@ -7,7 +7,7 @@ held-out day is predicted by all of them.  ``split``: train, valid and test as p
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from lib.data.files import write_json
 from lib.studies.click_view import ReadsClicks
 from lib.studies.clicks import LossSettings, fit_click_model, predict_logits
 from lib.train.folds import train_folds
@@ -52,6 +53,10 @@ class Protocol:
     def rows(self) -> Ints:
         """Rows predicted out of fold, ascending."""
         return np.sort(np.concatenate([split.left for split in self.splits]))
+
+    def first(self, n_splits: int) -> "Protocol":
+        """Only the first splits: a cheaper comparison on fewer rows."""
+        return replace(self, splits=self.splits[:n_splits])
 
 
 def make_protocol(clicks: ReadsClicks, *, choose_share: float, seed: int) -> Protocol:
@@ -96,6 +101,7 @@ class Folds:
     epochs: list[int]  # or rounds of boosting
     parameters: int
     curves: list[list[float]]  # the deciding metric on the rows that choose
+    columns: Mapping[str, tuple[Floats, Floats, Floats]]  # other outputs: left, hold-out, test
     extra: Mapping[str, npt.NDArray[Any]]  # what else a fit answered, stacked over folds
 
 
@@ -109,32 +115,48 @@ def crossfit(
     """Run ``fit(number, split, folder)`` for each split; a finished one is read back.
 
     It answers ``left``, ``holdout``, ``test`` (logits), ``cost`` (seconds, epochs, parameters),
-    ``curve``, and anything else of the same shape in each fold.
+    ``curve``; per further output NAME ``NAME.left``, ``NAME.holdout``, ``NAME.test``; and anything
+    else of the same shape in each fold.
     """
 
     def one(number: int, folder: Path | None) -> Arrays:
         return fit(number, protocol.splits[number], folder)
 
-    if len(protocol.splits) > 1:
+    if len(protocol.splits) > 1:  # a single split is trained again after a kill of what follows it
         answers = train_folds(len(protocol.splits), one, scratch=scratch, report=report)
     else:
         answers = [one(0, None if scratch is None else scratch / "fold-0")]
     rows = protocol.rows
-    logits, fold = np.empty(len(rows)), np.empty(len(rows), np.int16)
-    for number, (split, answer) in enumerate(zip(protocol.splits, answers, strict=True)):
-        places = np.searchsorted(rows, split.left)
-        logits[places], fold[places] = answer["left"], number
+    fold = np.empty(len(rows), np.int16)
+    for number, split in enumerate(protocol.splits):
+        fold[np.searchsorted(rows, split.left)] = number
+
+    def out_of_fold(key: str) -> Floats:
+        found = np.empty(len(rows))
+        for split, answer in zip(protocol.splits, answers, strict=True):
+            found[np.searchsorted(rows, split.left)] = answer[key]
+        return found
+
+    def voted(key: str) -> Floats:
+        return np.asarray(np.mean([answer[key] for answer in answers], axis=0))
+
+    names = [key.removesuffix(".left") for key in answers[0] if key.endswith(".left")]
     known = {"left", "holdout", "test", "cost", "curve"}
+    known |= {f"{name}.{part}" for name in names for part in ("left", "holdout", "test")}
     return Folds(
         rows=rows,
         fold=fold,
-        logits=logits,
+        logits=out_of_fold("left"),
         holdout=np.stack([answer["holdout"] for answer in answers]),
         test=np.stack([answer["test"] for answer in answers]),
         seconds=float(sum(answer["cost"][0] for answer in answers)),
         epochs=[int(answer["cost"][1]) for answer in answers],
         parameters=int(answers[0]["cost"][2]),
         curves=[answer["curve"].tolist() for answer in answers],
+        columns={
+            name: (out_of_fold(f"{name}.left"), voted(f"{name}.holdout"), voted(f"{name}.test"))
+            for name in names
+        },
         extra={name: np.stack([a[name] for a in answers]) for name in answers[0].keys() - known},
     )
 
@@ -150,8 +172,13 @@ def cross_validate(
     device: str = "cpu",
     scratch: Path | None = None,
     report: Report | None = None,
+    objective: Callable[[nn.Module, dict[str, Tensor]], Any] | None = None,
+    outputs: Mapping[str, Callable[[nn.Module, Ints], Floats]] | None = None,
 ) -> Folds:
-    """One network per split; ``build`` sees the generator seeded for its fold."""
+    """One network per split; ``build`` sees the generator seeded for its fold.
+
+    ``outputs`` say other things of rows than a click logit, such as a rank.
+    """
 
     def fit(number: int, split: Split, folder: Path | None) -> Arrays:
         torch.manual_seed(plan.seed * 1_000 + number)
@@ -159,18 +186,23 @@ def cross_validate(
         model, result, shift = fit_click_model(
             prepare(build(), clicks, split.fit), clicks, split.fit, split.choose, plan, settings,
             max_len=max_len, device=device, scratch=folder, report=report, logs=keep,
+            objective=objective,
         )  # fmt: skip
         if keep is not None:
             state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
             save_file(state, keep / "weights.safetensors")
-        said = [
-            predict_logits(model, clicks, rows, max_len=max_len, device=device) + shift
-            for rows in (split.left, protocol.holdout, protocol.test)
-        ]
+            write_json(keep / "output.json", {"shift_to_true_logit": shift})
+        parts = {"left": split.left, "holdout": protocol.holdout, "test": protocol.test}
+        said = {
+            part: predict_logits(model, clicks, rows, max_len=max_len, device=device) + shift
+            for part, rows in parts.items()
+        }
+        for name, answer in (outputs or {}).items():
+            said |= {f"{name}.{part}": answer(model, rows) for part, rows in parts.items()}
         size = sum(p.numel() for p in model.parameters())
         curve = [row[plan.metric] for row in result.history] if plan.metric else []
         return {
-            **dict(zip(("left", "holdout", "test"), said, strict=True)),
+            **said,
             "cost": np.array([result.seconds, result.best_epoch, size]),
             "curve": np.array(curve),
         }

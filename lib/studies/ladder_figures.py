@@ -1,8 +1,9 @@
 """Pictures of the ladder. Data in, figures out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -10,7 +11,7 @@ from lib.report.figures import COLOURS, MARKERS, style
 from lib.studies.judging import Judged
 from lib.studies.rungs import Rung
 
-__all__ = ["curve_figure", "importance_figure", "score_figure"]
+__all__ = ["curve_figure", "grid_figure", "importance_figure", "recall_figure", "score_figure"]
 
 
 def curve_figure(rungs: Sequence[Rung], *, ylabel: str = "Score on rows that choose") -> Figure:
@@ -77,4 +78,32 @@ def score_figure(
         axes.set_xlabel(xlabel)
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+def grid_figure(values: Iterable[float], rows: Sequence[int], columns: Sequence[int]) -> Figure:
+    """Average precision by embedding width (down) and cross layers (across), numbers in cells."""
+    table = np.asarray(list(values)).reshape(len(rows), len(columns))
+    with style():
+        figure = Figure(figsize=(1.6 + 1.3 * len(columns), 1.4 + 0.7 * len(rows)))
+        axes = figure.subplots()
+        axes.imshow(table, cmap="Blues", aspect="auto", vmin=2 * table.min() - table.max() - 1e-9)
+        for (down, across), value in np.ndenumerate(table):
+            axes.annotate(f"{value:.4f}", (across, down), ha="center", va="center")
+        axes.set_xticks(range(len(columns)), [str(c) for c in columns])
+        axes.set_yticks(range(len(rows)), [str(r) for r in rows])
+        axes.set(xlabel="cross layers", ylabel="embedding width")
+        axes.grid(visible=False)
+    return figure
+
+
+def recall_figure(hits: Mapping[str, Mapping[int, npt.NDArray[np.bool_]]]) -> Figure:
+    """Recall against K, a line per retriever."""
+    with style():
+        figure = Figure()
+        axes = figure.subplots()
+        for name, each in hits.items():
+            axes.plot(list(each), [float(found.mean()) for found in each.values()], label=name)
+        axes.set(xlabel="K", ylabel="recall@K", ylim=(0, None))
+        axes.legend()
     return figure
