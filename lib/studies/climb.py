@@ -70,14 +70,15 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
         view=ViewSettings(**{key: _tuples(value) for key, value in record["view"].items()}),
         max_len=record["max_len"],
         new_below=record["new_below"],
+        positive_fraction=record["positive_fraction"],
     )
 
 
 def vary(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with flat changes put where they belong."""
+    """The recipe with flat changes put where they belong; ``kind`` is another model."""
     plan = {key: value for key, value in changes.items() if key in PLAN}
     view = {key: _tuples(value) for key, value in changes.items() if key in VIEW}
-    loss = {key: value for key, value in changes.items() if key in LOSS}
+    loss = {key: value for key, value in changes.items() if key in LOSS - {"kind"}}
     if "loss" in changes:
         loss["kind"] = changes["loss"]
     own = {key: value for key, value in changes.items() if key in OWN}
@@ -85,6 +86,7 @@ def vary(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
     model = {key: value for key, value in changes.items() if key not in known}
     return replace(
         base,
+        kind=changes.get("kind", base.kind),
         model={**base.model, **model},
         plan=replace(base.plan, **plan),
         view=replace(base.view, **view),
@@ -139,8 +141,8 @@ def train_recipe(
 
 
 def resolve_fields(parameters: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Field names become column numbers; a name that is no field is refused."""
-    found = dict(parameters)
+    """Field names become column numbers, null parameters go; a name that is no field is refused."""
+    found = {key: value for key, value in parameters.items() if value is not None}
     for key in ("target_field", "item_fields", "query_fields"):
         if key not in found:
             continue

@@ -169,6 +169,7 @@ def cross_validate(
     settings: LossSettings,
     *,
     max_len: int = 0,
+    positive_fraction: float | None = None,
     device: str = "cpu",
     scratch: Path | None = None,
     report: Report | None = None,
@@ -185,8 +186,8 @@ def cross_validate(
         keep = None if folder is None else folder / MODEL
         model, result, shift = fit_click_model(
             prepare(build(), clicks, split.fit), clicks, split.fit, split.choose, plan, settings,
-            max_len=max_len, device=device, scratch=folder, report=report, logs=keep,
-            objective=objective,
+            max_len=max_len, positive_fraction=positive_fraction, device=device,
+            scratch=folder, report=report, logs=keep, objective=objective,
         )  # fmt: skip
         if keep is not None:
             state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
