@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.language.soft_tokens import TokenScale, token_rms
+from lib.models.dropout import FastDropout
 from lib.models.tables import Table
 
-__all__ = ["SoftTokenConfig", "SoftTokenRecommender", "context_loss"]
+__all__ = ["SoftTokenConfig", "SoftTokenRecommender", "context_loss", "context_states"]
 
 
 class Criterion(Protocol):
@@ -40,7 +41,8 @@ class SoftTokenConfig:
     score: Literal["dot", "cosine"]
     temperature: float
     use_user: bool = True
-    user_dropout: float = 0.0
+    user_dropout: float = 0.0  # of whole user tokens, so that histories are read too
+    dropout: float = 0.0  # of entries of tokens and states
     sparse_items: bool = False
 
 
@@ -63,6 +65,7 @@ class SoftTokenRecommender(nn.Module):
         self.user_in, self.item_in = (nn.Linear(d, d_model, bias=False) for _ in range(2))
         self.user_scale, self.item_scale = TokenScale(d_model, rms), TokenScale(d_model, rms)
         self.out = nn.Linear(d_model, d, bias=False)
+        self.drop = FastDropout(config.dropout)
         if titles is not None:
             self.register_buffer("titles", _standardise(titles))
             self.title_in = nn.Linear(titles.shape[1], d, bias=False)
@@ -93,8 +96,18 @@ class SoftTokenRecommender(nn.Module):
         first = self._user_token(users, len(ids), user_rows)
         tokens = torch.cat([first[:, None], self.item_scale(self.item_in(self.item_rows(ids)))], 1)
         # Causal and right-padded: no real position can see a pad, so no mask is needed.
-        states = self.trunk(inputs_embeds=tokens, use_cache=False).last_hidden_state
-        return self.out(states)
+        states = self.trunk(inputs_embeds=self.drop(tokens), use_cache=False).last_hidden_state
+        return self.out(self.drop(states))
+
+    def train(self, mode: bool = True) -> "SoftTokenRecommender":
+        """A frozen trunk stays in ``eval``: GPT-2's own dropout would be noise nothing adapts to"""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.trunk.parameters()):
+            self.trunk.eval()
+        return self
+
+    def gradient_checkpointing_enable(self) -> None:
+        self.trunk.gradient_checkpointing_enable()  # type: ignore[operator]
 
     def _user_token(self, users: Tensor | None, n_rows: int, rows: Tensor | None) -> Tensor:
         if rows is None:
@@ -126,7 +139,7 @@ class SoftTokenRecommender(nn.Module):
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """() -> (V + 1, d)"""
-        table = self.item_table()
+        table = self.item_table().detach()
         return self.logits_parts(table, table)[1]
 
 
