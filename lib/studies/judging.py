@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from lib.evaluate.calibration import reliability_table
+from lib.evaluate.checks import Floats
 from lib.evaluate.clicks import normalised_entropy
 from lib.evaluate.delong import auc_difference, auc_interval
 from lib.evaluate.gates import Decision, Evidence, Gate, decide_on, parse_rule
@@ -16,7 +18,8 @@ from lib.evaluate.uncertainty import Interval
 from lib.studies.clicks import sigmoid
 from lib.studies.rungs import Part, Rung
 
-__all__ = ["PARTS", "Judged", "ask_gate", "gate_table", "judge_rungs", "judged_table"]
+__all__ = ["PARTS", "Judged", "ask_gate", "gate_table", "judge_rungs", "judged_table", "part_of",
+           "reliability_curve"]  # fmt: skip
 
 PARTS = ("out of fold", "hold-out")
 PartName = Literal["out of fold", "hold-out"]
@@ -117,6 +120,16 @@ def gate_table(decisions: Mapping[str, Decision]) -> pl.DataFrame:
             for row in decision.to_rows()
         ]
     )
+
+
+def reliability_curve(part: Part, bins: int = 10) -> tuple[Floats, Floats, Floats]:
+    """Predicted and observed rate and rows per bin of equal mass, for ``plot_reliability``.
+
+    Bins without a click are left out: they have no place on a logarithmic axis.
+    """
+    table = reliability_table(part.labels, sigmoid(part.logits), bins)
+    kept = table["observed"] > 0
+    return table["predicted"][kept], table["observed"][kept], table["rows"][kept]
 
 
 def _judge(rung: Rung, part: str, segment: str, draws: int, seed: int) -> Judged:

@@ -11,7 +11,8 @@ from lib.report.figures import COLOURS, MARKERS, style
 from lib.studies.judging import Judged
 from lib.studies.rungs import Rung
 
-__all__ = ["curve_figure", "grid_figure", "importance_figure", "recall_figure", "score_figure"]
+__all__ = ["cost_figure", "curve_figure", "grid_figure", "importance_figure", "recall_figure",
+           "score_figure"]  # fmt: skip
 
 
 def curve_figure(rungs: Sequence[Rung], *, ylabel: str = "Score on rows that choose") -> Figure:
@@ -106,4 +107,19 @@ def recall_figure(hits: Mapping[str, Mapping[int, npt.NDArray[np.bool_]]]) -> Fi
             axes.plot(list(each), [float(found.mean()) for found in each.values()], label=name)
         axes.set(xlabel="K", ylabel="recall@K", ylim=(0, None))
         axes.legend()
+    return figure
+
+
+def cost_figure(table: pl.DataFrame) -> Figure:
+    """Score against seconds of training, a named point per rung."""
+    with style():
+        figure = Figure()
+        axes = figure.subplots()
+        for row in table.rows(named=True):
+            seconds = max(float(row["seconds"]), 1e-2)
+            axes.plot(seconds, row["score"], "o", color=COLOURS[0])
+            axes.annotate(row["rung"], (seconds, row["score"]), xytext=(5, 4),
+                          textcoords="offset points", fontsize=8)  # fmt: skip
+        axes.set(xscale="log", xlabel="seconds of training, all folds", ylabel="Score out of fold")
+        axes.margins(x=0.2)
     return figure

@@ -1,0 +1,87 @@
+"""The ladder as a table: each rung's figures, cost, gate, decision and the reason for it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lib.evaluate.clicks import row_log_loss
+from lib.evaluate.uncertainty import interval_of_draws
+from lib.studies.clicks import sigmoid
+from lib.studies.judging import Judged, part_of
+from lib.studies.rungs import Rung
+
+__all__ = ["ladder_table", "share_of_the_way"]
+
+Floats = npt.NDArray[np.float64]
+START = "first rung: nothing to beat"
+
+
+def ladder_table(
+    opened: Mapping[str, tuple[Rung, Mapping[str, Any]]], judged: Sequence[Judged]
+) -> pl.DataFrame:
+    """One line per rung, in the order of the climb."""
+    found = {j.rung: j for j in judged if j.part == "out of fold" and j.segment == "all"}
+    later = {j.rung: j for j in judged if j.part == "hold-out" and j.segment == "all"}
+    rows = []
+    for rung, decisions in opened.values():
+        own, holdout = found[rung.name], later.get(rung.name)
+        asked, decision, reason = decide_line(decisions)
+        score, precision = own.intervals["score"], own.intervals["average_precision"]
+        rows.append({
+            "rung": rung.name, "score": score.value, "score low": score.low,
+            "score high": score.high, "AP": precision.value, "AP low": precision.low,
+            "AP high": precision.high, "WLL": own.values["weighted_log_loss"],
+            "log loss": own.values["log_loss"], "AUC": own.values["auc"],
+            "hold-out score": None if holdout is None else holdout.values["score"],
+            "seconds": rung.seconds, "parameters": rung.parameters, "gate": asked,
+            "decision": decision, "reason": reason,
+        })  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+def decide_line(decisions: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What was asked, the answer and why, of a rung's last gate out of fold.
+
+    A rung may be asked several questions (two towers: recall and precision); it is adopted only
+    where all of the same final gate agree, so the least favourable answer is shown.
+    """
+    asked = [name for name in decisions if not name.endswith("hold-out")]
+    if not asked:
+        return "", "start", START
+    order = ("not adopted", "not decidable", "adopted")
+    name = min(asked, key=lambda each: order.index(decisions[each]["answer"]))
+    told = decisions[name]
+    reasons = [
+        f"{rule}: {interval['value']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
+        for rule, interval in zip(told["rule"].split(" or "), told["shown"], strict=True)
+    ]
+    return name.removesuffix(", out of fold"), told["answer"], "; ".join(reasons)
+
+
+def share_of_the_way(
+    rungs: Sequence[Rung], known: Mapping[str, Floats], *, draws: int, seed: int
+) -> pl.DataFrame:
+    """(constant − rung) / (constant − ceiling) in log loss; ``known``: true probabilities of each
+    set of rows. Rows are drawn with replacement, the same ones for rung, constant and ceiling."""
+    rows = []
+    for part, truth in known.items():
+        drawn = [np.random.default_rng(child).integers(0, len(truth), len(truth))
+                 for child in np.random.SeedSequence(seed).spawn(draws)]  # fmt: skip
+        for rung in rungs:
+            own = part_of(rung, part)
+            constant = row_log_loss(own.labels, np.full(len(truth), rung.rate))
+            gained = constant - row_log_loss(own.labels, sigmoid(own.logits))
+            possible = constant - row_log_loss(own.labels, truth)
+            values = np.array([gained[rows_].mean() / possible[rows_].mean() for rows_ in drawn])
+            value = float(gained.mean() / possible.mean())
+            interval = interval_of_draws(value, values, len(truth))
+            rows.append({"rung": rung.name, "rows of": part, "n": len(truth), "share": value,
+                         "low": interval.low, "high": interval.high})  # fmt: skip
+    return pl.DataFrame(
+        rows,
+        schema={"rung": pl.String, "rows of": pl.String, "n": pl.Int64, "share": pl.Float64,
+                "low": pl.Float64, "high": pl.Float64},
+    )  # fmt: skip
