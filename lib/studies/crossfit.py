@@ -190,7 +190,8 @@ def cross_validate(
             scratch=folder, report=report, logs=keep, objective=objective,
         )  # fmt: skip
         if keep is not None:
-            state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+            state = {name: t.detach().to("cpu", copy=True).contiguous()  # shared tables: one each
+                     for name, t in model.state_dict().items()}  # fmt: skip
             save_file(state, keep / "weights.safetensors")
             write_json(keep / "output.json", {"shift_to_true_logit": shift})
         parts = {"left": split.left, "holdout": protocol.holdout, "test": protocol.test}
