@@ -79,7 +79,7 @@ def test_chunks_do_not_change_probabilities(truth: Truth, monkeypatch):
 
 
 def test_keys_and_events_of_another_world_are_refused(truth: Truth):
-    with pytest.raises(ValueError, match="'B0NOTHERE1' is not of this world"):
+    with pytest.raises(ValueError, match="such as 'B0NOTHERE1' are not of this world"):
         truth.columns(["B0NOTHERE1"])
     with pytest.raises(ValueError, match="1 of 1 events were never drawn"):
         truth.locate([str(truth.item_keys[0])], [1_000])

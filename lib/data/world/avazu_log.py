@@ -48,7 +48,8 @@ FIELDS = (
 MOMENT = 1_413_849_600_000  # 2014-10-21 00:00 UTC, the first hour of the log
 N_HOURS = 240
 CHUNK = 100_000
-USER, PLACE, WANT, PAIR, CREATIVE = 0.9, 0.6, 0.35, 0.4, 0.5
+USER, PLACE, WANT, PAIR, CREATIVE = 0.9, 0.9, 0.25, 0.4, 0.6
+OF_TYPE, OF_ITEM = 0.8, 0.6  # squares sum to one
 SIZES = ((320, 50), (300, 250), (216, 36), (728, 90), (300, 50))
 N_CATEGORIES = 20
 
@@ -77,12 +78,12 @@ class _Places:
 
 
 def n_ads_for(n_rows: int) -> int:
-    """About 150 impressions an ad, at most as many ads as the real log has.
+    """About 250 impressions an ad, at most as many ads as the real log has.
 
-    >>> n_ads_for(60_000)
+    >>> n_ads_for(100_000)
     400
     """
-    return int(np.clip(n_rows // 150, 40, 2600))
+    return int(np.clip(n_rows // 250, 40, 2600))
 
 
 def simulate_avazu(config: WorldConfig, law: Law, items: NDArray[np.int32]) -> ClickLog:
@@ -93,7 +94,7 @@ def simulate_avazu(config: WorldConfig, law: Law, items: NDArray[np.int32]) -> C
     places = _make_places(config, max(20, int(2.0 * n_rows**0.33)), rng)
     profile = 1 + 0.5 * np.sin((np.arange(N_HOURS) % 24 - 7) / 24 * 2 * np.pi)
     hours = np.repeat(np.arange(N_HOURS), rng.multinomial(n_rows, profile / profile.sum()))
-    tables = _Tables(rng)
+    tables = _Tables(config.n_styles, rng)
     counts = history_counts(law, MOMENT)
     activity = np.cumsum(rng.pareto(1.5, law.people.n_users) + 0.3)
     codes = np.empty((n_rows, len(FIELDS)), dtype=np.int32)
@@ -138,7 +139,7 @@ def _make_places(config: WorldConfig, n_places: int, rng: np.random.Generator) -
 class _Tables:
     """Effects of context on the logit, and of pairs of context and ad."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, n_styles: int, rng: np.random.Generator) -> None:
         n_departments = 1 + max(kind.department for kind in TYPES)
         self.position = np.array([0.0, 0.35, -0.3, -0.2, 0.1, -0.4, 0.2, 0.6], np.float32)
         self.connection = np.array([0.0, -0.35, -0.5, -0.7], np.float32)
@@ -147,6 +148,10 @@ class _Tables:
         self.category_department = self._pairs(rng, N_CATEGORIES, n_departments)
         self.position_size = self._pairs(rng, 8, len(SIZES))
         self.hour_department = self._pairs(rng, 24, n_departments)
+        own = rng.standard_normal((len(TYPES), n_styles), dtype=np.float32)
+        shared = rng.standard_normal((n_departments, n_styles), dtype=np.float32)
+        department = [kind.department for kind in TYPES]
+        self.style_type = np.float32(0.55) * own + np.float32(0.83) * shared[department]
 
     @staticmethod
     def _pairs(rng: np.random.Generator, rows: int, columns: int) -> Floats:
@@ -184,13 +189,14 @@ def _impressions(
     item = ads.items[ad]
     affinity = (law.catalogue.title_affinity + law.catalogue.hidden_affinity).T[item]  # [B, M]
     kind = law.catalogue.types[item].astype(np.int64)
+    appeal = OF_TYPE * tables.style_type[kind] + OF_ITEM * affinity
     department = np.array([each.department for each in TYPES])[kind]
     category = places.category[in_app, place]
     logits = places.bias[in_app, place] + tables.position[position] + tables.size[size]
     logits += tables.hour[hours % 24] - np.float32(0.2) * (hours / N_HOURS).astype(np.float32)
     logits += tables.connection[connection] + np.float32(CREATIVE) * ads.quality[ad]
-    logits += np.float32(USER) * np.einsum("bm,bm->b", styles, affinity)
-    logits += np.float32(PLACE) * np.einsum("bm,bm->b", places.audience[in_app, place], affinity)
+    logits += np.float32(USER) * np.einsum("bm,bm->b", styles, appeal)
+    logits += np.float32(PLACE) * np.einsum("bm,bm->b", places.audience[in_app, place], appeal)
     logits += np.float32(WANT) * np.clip(np.log(want[rows, kind] * want.shape[1] + 1e-3), -3, 3)
     logits += tables.category_department[category, department]
     logits += tables.position_size[position, size] + tables.hour_department[hours % 24, department]
@@ -225,13 +231,13 @@ def _impressions(
 def _device(
     users: NDArray[np.int64], styles: Floats
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each user's phone: most of those who share a favourite style have one of its ten models."""
+    """Each user's phone: most of those who share a favourite style have one of its five models."""
     favourite = styles.argmax(axis=1)
-    own = (hash_pairs(users, 3, 35) % np.uint64(10)).astype(np.int64)
+    own = (hash_pairs(users, 3, 35) % np.uint64(5)).astype(np.int64)
     group = np.where(
         hash_pairs(users, 4, 35) % np.uint64(4) > 0,
         favourite,
         (hash_pairs(users, 5, 35) % np.uint64(styles.shape[1])).astype(np.int64),
     )
-    model = group * 10 + own
+    model = group * 5 + own
     return model, np.where(model % 23 == 0, 0, np.where(model % 17 == 0, 2, 1))

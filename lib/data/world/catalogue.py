@@ -32,7 +32,7 @@ from lib.data.world.words import (
     type_index,
 )
 
-__all__ = ["END", "ODDITIES", "PROPERTIES", "START", "Catalogue", "make_catalogue"]
+__all__ = ["BRANDED", "END", "ODDITIES", "PROPERTIES", "START", "Catalogue", "make_catalogue"]
 
 START = 1_325_376_000_000  # 2012-01-01 UTC in ms: the first day of the reviews
 END = 1_420_070_400_000  # 2015-01-01 UTC in ms
@@ -59,7 +59,8 @@ ODDITIES = {  # kind of title: share of items
     "emoji": 0.015,
 }
 UNREADABLE = ("empty", "broken")
-COMPANIONS = 4  # items that an item leads to: the first half follow the brand, the rest nothing
+COMPANIONS = 4  # items that an item leads to, of types that follow its own
+BRANDED = 3  # the first so many are of its brand, where there is one; the others of any
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _companions(
     brands: NDArray[np.int16],
     rng: np.random.Generator,
 ) -> NDArray[np.int32]:
-    """For each item, items of a type that follows its own: two of its brand, two of any."""
+    """For each item, items of types that follow its own, most of them of its brand."""
     n_items = len(types)
     follows = [[type_index(noun) for noun in kind.follows] for kind in TYPES]
     first = np.array([options[0] for options in follows])[types]
@@ -204,6 +205,6 @@ def _companions(
         low = np.searchsorted(groups[order], target * len(BRANDS) + brands, side="left")
         high = np.searchsorted(groups[order], target * len(BRANDS) + brands, side="right")
         branded = order[np.minimum(low + (draw * (high - low)).astype(np.int64), n_items - 1)]
-        use_brand = (place < COMPANIONS // 2) & (high > low)
+        use_brand = (place < BRANDED) & (high > low)
         found[:, place] = np.where(use_brand, branded, anything)
     return found

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.data.world.catalogue import END, START, Catalogue
+from lib.data.world.catalogue import BRANDED, END, START, Catalogue
 from lib.data.world.config import WorldConfig
 from lib.data.world.people import People
 from lib.data.world.rng import hash_pairs
@@ -257,7 +257,7 @@ def _guessed_companions(law: Law, state: State) -> Floats:
     for place in range(n_places):
         wanted = catalogue.types[catalogue.companions[last, place]]
         mask = here & (catalogue.types[None, :] == wanted[:, None])
-        if place < n_places // 2 and "title" in law.known:
+        if place < BRANDED and "title" in law.known:
             branded = mask & (brands[None, :] == brands[last][:, None])
             mask = np.where(branded.any(axis=1, keepdims=True), branded, mask)
         found += mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)

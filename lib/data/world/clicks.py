@@ -19,6 +19,7 @@ __all__ += ["draw_rows", "history_counts", "wants"]
 
 Floats = NDArray[np.float32]
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)  # mean over a standard normal
+WORDS = 0.7  # share of the variance of what a creative adds that its words tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Ads:
     items: NDArray[np.int64]  # [A] what is advertised, an index of the catalogue
     begins: NDArray[np.float64]  # [A] share of the log's span that is over when the ad starts
     edges: NDArray[np.float64]  # [A+1] running sum of how often each is shown
-    quality: Floats  # [A] what the creative adds to the logit
+    quality: Floats  # [A] what the creative adds to the logit, most of it by its words
 
 
 def make_ads(catalogue: Catalogue, n_ads: int, seed: int, name: str) -> Ads:
@@ -40,11 +41,14 @@ def make_ads(catalogue: Catalogue, n_ads: int, seed: int, name: str) -> Ads:
     begins = np.sort(np.where(rng.random(n_ads) < 0.6, 0.0, rng.random(n_ads)))
     begins[0] = 0.0
     weights = (rng.permutation(n_ads) + 3.0) ** -0.9
+    said = rng.standard_normal(len(catalogue.title_affinity)) @ catalogue.title_affinity[:, items]
+    said = said / (said.std() + 1e-6)  # a sum of effects of the title's words
+    unsaid = rng.standard_normal(n_ads)
     return Ads(
         items=items,
         begins=begins,
         edges=np.concatenate([[0.0], np.cumsum(weights)]),
-        quality=rng.standard_normal(n_ads, dtype=np.float32),
+        quality=np.asarray(np.sqrt(WORDS) * said + np.sqrt(1 - WORDS) * unsaid, dtype=np.float32),
     )
 
 

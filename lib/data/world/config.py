@@ -17,9 +17,9 @@ class WorldConfig:
     n_users: int
     n_items: int
     mean_events: float = 13.0  # purchases per user, heavy-tailed
-    text_share: float = 0.6  # share of an item's affinity variance that its title tells
+    text_share: float = 0.75  # share of an item's affinity variance that its title tells
     whim_share: float = 0.08  # share of choices from a private list nobody else's data explains
-    new_item_share: float = 0.3  # items that arrive after the first day
+    new_item_share: float = 0.4  # items that arrive after the first day
     affinity: float = 2.2  # how strongly styles tell items of one type apart
     n_avazu: int = 0  # impressions of the Avazu-like log; 0 writes none
     n_toss: int = 0  # training rows of the Toss-like log; its test week day has a seventh of them

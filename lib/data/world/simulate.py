@@ -1,8 +1,10 @@
 """The whole marketplace in order: catalogue, people, purchases, clicks, files, truth."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,10 @@ from lib.data.world.write_truth import (
     save_world,
 )
 
-__all__ = ["FOLDERS", "World", "make_world", "write_world"]
+__all__ = ["FOLDERS", "World", "make_world", "timed", "write_world"]
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 FOLDERS = ("amazon", *SPLITS, "toss", "truth")
 
@@ -64,3 +69,12 @@ def write_world(world: World, folders: Mapping[str, Path]) -> dict[str, int]:
         counts |= {f"toss_{name}": len(part.labels) for name, part in toss.items()}
     finish_truth(folders["truth"], config, counts)
     return counts
+
+
+def timed(
+    work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs
+) -> tuple[Result, float]:
+    """The result of a call, and how many seconds it took."""
+    started = time.perf_counter()
+    result = work(*given, **named)
+    return result, time.perf_counter() - started

@@ -79,7 +79,7 @@ def fill_numbers(
         count = np.floor(mean + rng.random(n, dtype=np.float32) * 2)
         found[f"feat_a_{i}"] = count + np.float32(1e-3) * normal()
     for i in range(1, GROUPS["history_a"] + 1):  # how this user met ads like this one, blurred
-        found[f"history_a_{i}"] = liking + np.float32(0.8 + 0.2 * i) * normal()
+        found[f"history_a_{i}"] = liking + np.float32(0.4 + 0.3 * i) * normal()
     seen = np.floor(np.exp(activity * np.float32(0.7) + np.float32(0.5) * normal()))
     found["history_b_1"] = seen
     found["history_b_2"] = np.floor(seen * rng.random(n, dtype=np.float32))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lib.data.world.choice import Law
 from lib.data.world.clicks import Floats, draw_rows
+from lib.data.world.words import TYPES
 
 __all__ = ["N_TOKENS", "RECENT", "Sequences", "draw_sequences", "match_ads", "print_sequences"]
 
@@ -22,7 +23,7 @@ STAY = 0.75  # chance to stay with the token of the step before
 STRAY = 0.12  # chance of a token that means nothing
 RECENT = 20  # steps a click looks back
 DECAY = 0.88
-TYPE_MATCH, STYLE_MATCH = 1.0, 0.6
+TYPE_MATCH, NEAR_MATCH, STYLE_MATCH = 0.8, 1.2, 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,14 @@ def match_ads(
 ) -> Floats:
     """How well the latest steps of a visit call for an item.  (B,), (B,) -> (B,)
 
-    A weighted mean over the last ``RECENT`` steps of need[c_step, c_ad] and affinity[m_step, ad].
+    A weighted mean over the last ``RECENT`` steps of need[c_step, c_ad], being of one department,
+    and affinity[m_step, ad].
     """
     catalogue = law.catalogue
     n_styles = len(law.weights)
     affinity = catalogue.title_affinity + catalogue.hidden_affinity
     kinds = catalogue.types[items]
+    departments = np.array([kind.department for kind in TYPES])
     last = found.offsets[visits + 1]
     total = np.zeros(len(visits), dtype=np.float32)
     weight_sum = np.zeros(len(visits), dtype=np.float32)
@@ -80,6 +83,7 @@ def match_ads(
         token = found.meaning[np.where(here, place, 0)]
         weight = np.float32(DECAY**back) * here
         value = TYPE_MATCH * law.need[token // n_styles, kinds]
+        value += np.float32(NEAR_MATCH) * (departments[token // n_styles] == departments[kinds])
         value += STYLE_MATCH * affinity[token % n_styles, items]
         total += weight * value
         weight_sum += weight

@@ -85,8 +85,8 @@ class Truth:
         unknown = (self.item_keys[found] != keys) & (keys != "")
         if unknown.any():
             raise ValueError(
-                f"item key {str(keys[unknown][0])!r} is not of this world (and {int(unknown.sum()) - 1} "
-                "more), expected its parent_asin; histories and truth come from different runs"
+                f"{unknown.sum()} keys such as {str(keys[unknown][0])!r} are not of this world, "
+                "expected a parent_asin of it; histories and truth come from different runs"
             )
         return np.where(keys == "", -1, found)
 
