@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-__all__ = ["COLOURS", "MARKERS", "Row", "plot_groups", "plot_intervals", "plot_learning",
+__all__ = ["COLOURS", "MARKERS", "Row", "plot_cost", "plot_groups", "plot_intervals",
+           "plot_learning",
            "plot_reliability", "style"]  # fmt: skip
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
@@ -108,6 +109,26 @@ def plot_intervals(
         axes.set_xlabel(xlabel)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.08)
+    return figure
+
+
+def plot_cost(
+    points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str
+) -> Figure:
+    """What each row costs (x, logarithmic) and what it reaches (y), each dot with its name.
+
+    >>> len(plot_cost({"A": (3.0, 0.1)}, xlabel="s", ylabel="NDCG").axes[0].texts)
+    1
+    """
+    with style():
+        figure = Figure()
+        axes = figure.subplots()
+        for place, (name, (cost, value)) in enumerate(points.items()):
+            axes.plot(cost, value, MARKERS[place % 8], color=COLOURS[place % 8], markersize=8)
+            axes.annotate(name, (cost, value), xytext=(6, 5), textcoords="offset points",
+                          fontsize=8.5)  # fmt: skip
+        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.2, y=0.15)
     return figure
 
 

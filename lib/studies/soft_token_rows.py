@@ -153,7 +153,7 @@ def train_row(
     elif name in ("bpr-mf", "fpmc"):
         result, vectors, size = run_factors(study, name, plan, scratch, report)
     else:
-        result, vectors, size = run_soft(study, name, plan, titles, scratch, keep, report)
+        result, vectors, size = run_soft(study, row, plan, titles, scratch, keep, report)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"users": vectors[0], "items": vectors[1]}, folder / "vectors.safetensors")
     cost = {
@@ -203,9 +203,10 @@ def settings_of(study: Study, name: str) -> Mapping[str, float]:
 
 
 def run_soft(
-    study: Study, name: str, plan: Plan, titles: NDArray[np.float32] | None, scratch: Path,
+    study: Study, row: str, plan: Plan, titles: NDArray[np.float32] | None, scratch: Path,
     keep: Path | None, report: Callable[..., None] | None,
 ) -> tuple[Result, Vectors, dict[str, float]]:  # fmt: skip
+    name, _ = parse_row(row)
     histories, tuned = study.histories, settings_of(study, name)
     left_out = users_left_out(study) if name == "held-out" else None
     kind = cast(BackboneKind, "pretrained" if name == "held-out" else name)
@@ -233,7 +234,7 @@ def run_soft(
         device=study.device, scratch=scratch, report=report,
     )  # fmt: skip
     if keep is not None:
-        save_run(keep, model, histories, backbone=kind, lora_rank=study.lora_rank,
+        save_run(keep, model, histories, row=row, backbone=kind, lora_rank=study.lora_rank,
                  filter_seen=study.filter_seen, ridge=study.ridge, left_out=left_out)  # fmt: skip
     windows = test_windows(histories, histories.targets["test"], study.max_len)
     users = encode(model, windows, device=study.device)

@@ -53,6 +53,7 @@ def save_run(
     model: SoftTokenRecommender,
     histories: Histories,
     *,
+    row: str,
     backbone: BackboneKind,
     lora_rank: int,
     filter_seen: bool,
@@ -66,6 +67,7 @@ def save_run(
     description = {
         "config": asdict(model.config),
         "trunk": model.trunk.config.to_dict(),  # type: ignore[union-attr,operator]
+        "row": row,
         "backbone": backbone,
         "lora_rank": lora_rank if backbone == "lora" else 0,
         "title_dims": 0 if titles is None else int(titles.shape[1]),
