@@ -10,7 +10,7 @@ feat_1 … feat_21 are, in this order, the columns of ``CONTENT``. Ids of two va
 every dataset has a vocabulary of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,8 @@ import polars as pl
 from lib.data.clicks import SPLITS, Clicks, SplitName
 from lib.data.encode import encode_table
 from lib.data.fit import Piece, Recipe
-from lib.data.tabular import carve_valid, count_nulls, normalise, read_header, scan_table
+from lib.data.normalise import ROW, normalise, read_header
+from lib.data.tabular import carve_valid
 
 __all__ = [
     "CONTENT",
@@ -44,6 +45,7 @@ RAW_HEADER = ("id", "click", "hour", *CONTENT)
 FIRST_HOUR = {"x1": 1_544_248, "x2": 645_164}  # the re-encoded id of hour 0
 FIRST_MDAY, FIRST_DAY = 645_154, 21  # x2's id of the first day, 21 October 2014
 IDS_AT_ONCE = 8_000_000
+KEY = "row_key"  # hash of an x4 row's id, compared within one preparation only
 
 
 def normalise_avazu(
@@ -62,7 +64,7 @@ def normalise_avazu(
     """
     if extra == "calendar" and variant == "x1":
         raise ValueError("extra='calendar' needs a date, and x1 has none; use 'hour' or 'none'")
-    raw = _scan(source, variant)
+    schema, header = _schema_of(source, variant)
     names = FEATURES if variant == "x1" else CONTENT
     columns = [pl.col("label" if variant == "x1" else "click").alias("label")]
     columns += [pl.col(name).alias(feature) for name, feature in zip(names, FEATURES, strict=True)]
@@ -72,13 +74,17 @@ def normalise_avazu(
         weekday = _date(variant).dt.weekday()
         clock |= {"weekday": weekday.cast(pl.Int32), "weekend": (weekday > 5).cast(pl.Int32)}
     columns += [column.alias(name) for name, column in clock.items()]
-    n_rows = normalise(source, raw.select(columns), target, max_rows=max_rows)
+    if variant == "x4":
+        columns.append(pl.col("id").hash().alias(KEY))
+    done = normalise(
+        source, target, schema=schema, columns=columns, header=header, max_rows=max_rows
+    )
     try:
-        _check(source, target, variant)
+        _check(source, target, variant, done.empty)
     except ValueError:
         target.unlink()
         raise
-    return n_rows
+    return done.n_rows
 
 
 def prepare_avazu(
@@ -104,7 +110,7 @@ def prepare_avazu(
     for split, path in sources.items():
         rule = pl.lit(SPLITS.index(split), dtype=pl.UInt8)
         if split == "train" and "valid" not in sources:
-            rule = carve_valid(pl.int_range(pl.len()), share=valid_share, seed=seed)
+            rule = carve_valid(pl.col(ROW), share=valid_share, seed=seed)
         target = scratch / f"{variant}_{split}.parquet"
         n_rows = normalise_avazu(
             path, target, variant=variant, extra=extra, max_rows=max_rows, split=rule
@@ -115,27 +121,28 @@ def prepare_avazu(
     made = {"variant": variant, "max_rows": max_rows, "valid_share": valid_share, "seed": seed}
     reports: dict[str, object] = {}
     if variant == "x4":
-        twice = {split: find_duplicates(path, max_rows=max_rows) for split, path in sources.items()}
+        twice = {piece.name: find_duplicates(piece.path) for piece in pieces}
         reports["duplicate_ids"] = twice
         if duplicate_ids == "refuse" and any(twice.values()):
             raise ValueError(f"ids occur twice: {twice}; expected none. Remove the second rows")
     return encode_table(folder, pieces, recipe, shard_rows=shard_rows, made=made, reports=reports)
 
 
-def find_duplicates(source: Path, *, max_rows: int | None = None) -> int:
-    """Rows of an x4 file whose id came before; by parts of the hash space, so memory is flat."""
-    ids = _scan(source, "x4").select(pl.col("id").hash())
-    ids = ids if max_rows is None else ids.head(max_rows)
-    n_rows = ids.select(pl.len()).collect(engine="streaming").item()
-    parts = -(-n_rows // IDS_AT_ONCE)
+def find_duplicates(table: Path) -> int:
+    """Rows of a normalised x4 file whose id came before; a part of the hash space at a time."""
+    keys = pl.scan_parquet(table).select(KEY)
+    parts = -(-keys.select(pl.len()).collect().item() // IDS_AT_ONCE)
     twice = 0
     for part in range(parts):
-        some = ids.filter(pl.col("id") % parts == part)
-        twice += some.select(pl.len() - pl.col("id").n_unique()).collect(engine="streaming").item()
+        some = keys.filter(pl.col(KEY) % parts == part).select(pl.len() - pl.col(KEY).n_unique())
+        twice += some.collect(engine="streaming").item()
     return int(twice)
 
 
-def _scan(source: Path, variant: Variant) -> pl.LazyFrame:
+def _schema_of(
+    source: Path, variant: Variant
+) -> tuple[dict[str, type[pl.DataType]], Sequence[str] | None]:
+    """Types of the columns to read, and names where an x4 file has no header line."""
     bare = None
     schema: dict[str, type[pl.DataType]]
     if variant == "x1":
@@ -148,7 +155,7 @@ def _scan(source: Path, variant: Variant) -> pl.LazyFrame:
         if source.suffix != ".parquet" and source.is_file():
             first = read_header(source, ",")
             bare = RAW_HEADER if len(first) == len(RAW_HEADER) and first[0].isdigit() else None
-    return scan_table(source, schema, header=bare)
+    return schema, bare
 
 
 def _hour(variant: Variant) -> pl.Expr:
@@ -170,9 +177,8 @@ def _date(variant: Variant) -> pl.Expr:
     return pl.date(2000 + stamp // 10_000, stamp // 100 % 100, stamp % 100)
 
 
-def _check(source: Path, target: Path, variant: Variant) -> None:
+def _check(source: Path, target: Path, variant: Variant, empty: Mapping[str, int]) -> None:
     """What every row must fulfil, from statistics of the written columns."""
-    empty = count_nulls(target)
     if empty:
         raise ValueError(
             f"{source.name}: empty cells in {empty}; Avazu has none, so rows were cut off or the "

@@ -24,7 +24,7 @@ from lib.data.extend import extend_numeric, statistics_block
 from lib.data.files import write_atomic
 from lib.data.fit import Piece, Recipe
 from lib.data.folds import FoldMethod, assign_folds, combine_keys, fold_sizes
-from lib.data.tabular import require_columns, unchanged
+from lib.data.normalise import require_columns, unchanged
 
 __all__ = ["ClicklogOptions", "choose_columns", "prepare_clicklog"]
 

@@ -9,14 +9,8 @@ import pytest
 
 from lib.data.clicks import SPLITS
 from lib.data.fit import Recipe
-from lib.data.tabular import (
-    carve_valid,
-    find_sources,
-    normalise,
-    prepare_table,
-    scan_table,
-    unchanged,
-)
+from lib.data.normalise import ROW, normalise, unchanged
+from lib.data.tabular import carve_valid, find_sources, prepare_table
 
 FIELDS = ("site", "device")
 RECIPE = Recipe(categorical=FIELDS, numeric=("price",), drop_constants=False)
@@ -205,13 +199,31 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
 def test_a_failed_reading_leaves_the_earlier_table_in_place(tmp_path):
     path, target = tmp_path / "t.csv", tmp_path / "t.parquet"
     path.write_text("a\tb\n1\t2\n")
-    schema = {"a": pl.Int64, "b": pl.Int64}
-    assert normalise(path, scan_table(path, schema, separator="\t"), target, max_rows=None) == 1
+    options = {"schema": {"a": pl.Int64, "b": pl.Int64}, "columns": [pl.all()], "separator": "\t"}
+    options["columns"] = [pl.col("a"), pl.col("b")]
+    assert normalise(path, target, **options).n_rows == 1
     path.write_text("a\tb\n1\tx\n")
     with pytest.raises(ValueError, match="cannot be read"):
-        normalise(path, scan_table(path, schema, separator="\t"), target, max_rows=None)
+        normalise(path, target, **options)
     assert pl.read_parquet(target).rows() == [(1, 2)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "t.parquet"]
+
+
+@pytest.mark.parametrize("block_bytes", [7, 64, 1 << 20])
+@pytest.mark.parametrize("last_break", ["\n", ""])
+def test_blocks_cut_no_line_and_number_rows_through(tmp_path, monkeypatch, block_bytes, last_break):
+    monkeypatch.setattr("lib.data.normalise.BLOCK_BYTES", block_bytes)
+    rows = [(i, f'say "{i}",\nthen {i}' if i % 3 == 0 else f"plain{i}", i / 2) for i in range(40)]
+    table = pl.DataFrame(rows, schema={"a": pl.Int64, "text": pl.String, "x": pl.Float64},
+                         orient="row")  # fmt: skip
+    path, target = tmp_path / "t.csv", tmp_path / "t.parquet"
+    path.write_text(table.write_csv().rstrip("\n") + last_break)
+    columns = [*map(pl.col, table.columns), pl.col(ROW).cast(pl.Int64)]
+    assert normalise(path, target, schema=table.schema, columns=columns).n_rows == 40
+    assert pl.read_parquet(target).drop(ROW).equals(table)
+    assert pl.read_parquet(target)[ROW].to_list() == list(range(40))
+    normalise(path, target, schema=table.schema, columns=columns, max_rows=17)
+    assert pl.read_parquet(target)[ROW].to_list() == list(range(17))
 
 
 def test_no_train_file_and_two_train_files_are_refused(tmp_path):
