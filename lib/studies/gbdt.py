@@ -45,6 +45,8 @@ class TreeSettings:
     columns: float = 0.8  # share of features that a tree sees
     rows: float = 0.8  # share of rows that a tree sees
     ridge: float = 1.0
+    group: int = 100  # rows that a group of ids must hold to be split off
+    smooth: float = 10.0  # rows' worth of prior in the click rate by which ids are ordered
     seed: int = 1
     threads: int = 0  # 0: what the environment allows
 
@@ -61,7 +63,8 @@ class TreeSettings:
             "lambda_l2": self.ridge, "seed": self.seed, "num_threads": self.threads,
             "scale_pos_weight": (1 - rate) / rate if self.weighting == "class weight" else 1.0,
             "deterministic": True, "force_row_wise": True, "verbosity": -1, "metric": "None",
-            "max_cat_to_onehot": 8, "cat_smooth": 20.0,
+            "max_cat_to_onehot": 8, "min_data_per_group": self.group, "cat_smooth": self.smooth,
+            "cat_l2": max(self.ridge, 10.0),
         }  # fmt: skip
 
 
