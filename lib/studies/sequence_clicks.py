@@ -13,7 +13,7 @@ from torch import nn
 
 from lib.data.clicks import Clicks
 from lib.data.files import open_manifest, read_json, write_atomic
-from lib.models.ladder import build_click_model, sizes_of
+from lib.models.ladder import ClickModelKind, build_click_model, sizes_of
 from lib.studies.click_view import ReadsClicks, view_clicks
 from lib.studies.clicks import predict_logits
 from lib.studies.climb import Recipe, read_recipe, resolve_fields
@@ -35,8 +35,15 @@ def sequence_model(
     *,
     d_embedding: int,
     dropout: float,
-) -> tuple[dict[str, Any], float]:
-    """Parameters for ``build_click_model("dare", …)`` and the weight of the auxiliary loss."""
+    max_len: int,
+) -> tuple[ClickModelKind, dict[str, Any], float]:
+    """Kind and parameters for ``build_click_model``, and the weight of the auxiliary loss.
+
+    ``max_len`` 0 leaves the history out: the head alone, over fields and numbers.
+    """
+    if not max_len:
+        plain = {key: value for key, value in head.items() if key != "kind"}
+        return head["kind"], {**plain, "d_embedding": d_embedding}, 0.0
     if auxiliary.keys() != {"hidden", "weight"}:
         raise ValueError(f"auxiliary={dict(auxiliary)}: expected the keys hidden and weight")
     hidden, weight = list(auxiliary["hidden"]), float(auxiliary["weight"])
@@ -49,7 +56,7 @@ def sequence_model(
         **encoder, **transformer, "head": dict(head), "d_embedding": d_embedding,
         "dropout": dropout, "auxiliary_hidden": hidden or None,
     }  # fmt: skip
-    return model, weight
+    return "dare", model, weight
 
 
 def without_covisits(clicks: Clicks, drop: Sequence[str], covisits: bool) -> tuple[str, ...]:
