@@ -62,7 +62,8 @@ class TreeSettings:
             "feature_fraction": self.columns, "bagging_fraction": self.rows, "bagging_freq": 1,
             "lambda_l2": self.ridge, "seed": self.seed, "num_threads": self.threads,
             "scale_pos_weight": (1 - rate) / rate if self.weighting == "class weight" else 1.0,
-            "deterministic": True, "force_row_wise": True, "verbosity": -1, "metric": "None",
+            "boost_from_average": False, "deterministic": True, "force_row_wise": True,
+            "verbosity": -1, "metric": "None",
             "max_cat_to_onehot": 8, "min_data_per_group": self.group, "cat_smooth": self.smooth,
             "cat_l2": max(self.ridge, 10.0),
         }  # fmt: skip
@@ -94,18 +95,21 @@ def boost(
     *,
     report: Report | None = None,
 ) -> tuple[lgb.Booster, list[float], float]:
-    """One booster, the Score on the choosing rows after each round, and the shift of its logits."""
+    """One booster, the Score on the choosing rows after each round, and what to add to its sums."""
     labels, judged = clicks.label[fit] > 0, np.asarray(clicks.label[choose])
     rate = float(labels.mean())
     if not 0 < rate < 1:
         raise ValueError(f"the {len(fit)} training rows have a click rate of {rate}; trees need "
                          "both classes")  # fmt: skip
-    shift = 0.0 if settings.weighting == "none" else logit(rate)
+    # NOTE LightGBM would put the average into its first tree, which DART then shrinks and drops:
+    # the average is given as a start instead, and added again to what the trees say.
+    start = logit(rate) if settings.weighting == "none" else 0.0
+    shift = logit(rate)  # of the trees' sum, under every weighting
     weight = np.where(labels, 0.5 / rate, 0.5 / (1 - rate)) if settings.weighting == "balanced" else None  # fmt: skip  # noqa: E501
     curve: list[float] = []
 
     def evaluate(raw: Floats, _: lgb.Dataset) -> tuple[str, float, bool]:
-        curve.append(judge_logits(judged, raw_logits(raw) + shift, rate=rate)["score"])
+        curve.append(judge_logits(judged, raw_logits(raw) + shift - start, rate=rate)["score"])
         if report:
             report(len(curve), settings.rounds, score=curve[-1])
         return "score", curve[-1], True
@@ -114,12 +118,15 @@ def boost(
     parameters = settings.as_lightgbm(rate)
     train = lgb.Dataset(
         tree_features(clicks, fit), label=labels, weight=weight, params=parameters,
+        init_score=np.full(len(fit), start),
         feature_name=[f"c{i}" for i in range(len(feature_names(clicks)))],
         categorical_feature=list(range(len(clicks.layout.fields))), free_raw_data=True,
     )  # fmt: skip
     callbacks, valid = [], []
     if settings.boosting == "gbdt" and len(choose):
-        valid = [train.create_valid(tree_features(clicks, choose), label=judged > 0)]
+        begin = np.full(len(choose), start)
+        table = tree_features(clicks, choose)
+        valid = [train.create_valid(table, label=judged > 0, init_score=begin)]
         callbacks = [lgb.early_stopping(settings.patience, verbose=False)]
     booster = lgb.train(
         parameters, train, settings.rounds, valid_sets=valid or None, callbacks=callbacks,

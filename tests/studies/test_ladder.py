@@ -49,13 +49,15 @@ def rung_of(log, noise, name="model", seed=1):
     return make_rung(name, folds, log, protocol, new_below=3)
 
 
+@pytest.mark.parametrize("boosting", ["gbdt", "dart"])  # DART shrinks a start kept in a tree
 @pytest.mark.parametrize("weighting", ["class weight", "balanced", "none"])
-def test_trees_state_the_true_probability_under_every_weighting(weighting):
+def test_trees_state_the_true_probability_under_every_weighting(weighting, boosting):
     log = Log(2000)
     protocol = make_protocol(log, choose_share=0.2, seed=1)
     view = view_clicks(log, ViewSettings())
     folds = cross_validate_trees(view, protocol, TreeSettings(
-        rounds=60, leaves=5, weighting=weighting, learning_rate=0.1, threads=1))  # fmt: skip
+        rounds=60, leaves=5, weighting=weighting, learning_rate=0.1, boosting=boosting,
+        threads=1))  # fmt: skip
     stated = sigmoid(folds.logits)
     assert stated.mean() == pytest.approx(log.label[folds.rows].mean(), abs=0.05)
     assert np.corrcoef(stated, log.p[folds.rows])[0, 1] > 0.8
