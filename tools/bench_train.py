@@ -49,7 +49,7 @@ def cross_entropy(loss: Callable[..., torch.Tensor], *, half: bool = False) -> d
     return {
         "seconds": min(seconds),
         "extra_mib": (peak_bytes() - before) / 2**20,
-        "loss": float(value),
+        "loss": float(value.detach()),
     }
 
 

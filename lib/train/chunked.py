@@ -14,7 +14,8 @@ from torch import Tensor
 __all__ = ["chunked_softmax", "widen"]
 
 CHUNK_ROWS = 256  # rows per chunk on a CPU: 3 MB of logits at V = 3,416, which stay in the cache
-DEVICE_LOGITS = 2**28  # logits per chunk on a GPU: 1 GiB in float32
+FEWEST_ROWS = 64  # below, each product reads the whole table for too little work
+LARGEST_LOGITS = {"cpu": 3 * 2**24, "cuda": 2**28}  # a chunk: 192 MiB and 1 GiB in float32
 CACHED_LOGITS = 2**24  # above, memory traffic decides and the loop's extra passes cost too much
 NATIVE = hasattr(torch.nn.functional, "linear_cross_entropy")
 
@@ -23,7 +24,8 @@ def chunked_softmax(hidden: Tensor, table: Tensor, targets: Tensor, chunk: int |
     """Mean cross-entropy of hidden @ table.T.  (N, D), (V, D), (N) -> ()"""
     kind, n_classes = hidden.device.type, len(table)
     if chunk is None:
-        chunk = CHUNK_ROWS if kind == "cpu" else max(CHUNK_ROWS, DEVICE_LOGITS // n_classes)
+        fitting = LARGEST_LOGITS.get(kind, 2**28) // n_classes
+        chunk = max(FEWEST_ROWS, min(fitting, CHUNK_ROWS) if kind == "cpu" else fitting)
     half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
     half = half and (kind != "cpu" or chunk * n_classes <= CACHED_LOGITS)
     hidden, table = widen(hidden), widen(table)
