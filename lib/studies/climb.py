@@ -82,7 +82,7 @@ def vary(base: Recipe, changes: Mapping[str, Any]) -> Recipe:
     if "loss" in changes:
         loss["kind"] = changes["loss"]
     own = {key: value for key, value in changes.items() if key in OWN}
-    known = plan.keys() | view.keys() | loss.keys() | own.keys() | {"loss"}
+    known = plan.keys() | view.keys() | loss.keys() | own.keys() | {"loss", "kind"}
     model = {key: value for key, value in changes.items() if key not in known}
     return replace(
         base,
