@@ -105,7 +105,7 @@ def drift_table(clicks: Clicks, before: Ints, after: Ints) -> pl.DataFrame:
     shift = moved / np.where(deviation > 0, deviation, 1)
     lines += [
         {"column": name, "kind": "number", "stability index": None, "shift": float(value)}
-        for name, value in zip(clicks.numeric_names, shift, strict=True)
+        for name, value in zip(clicks.layout.numeric_names, shift, strict=True)
     ]
     schema = {"stability index": pl.Float64, "shift": pl.Float64}
     return pl.DataFrame(lines, schema_overrides=schema)

@@ -61,7 +61,7 @@ def sequence_model(
 
 def without_covisits(clicks: Clicks, drop: Sequence[str], covisits: bool) -> tuple[str, ...]:
     """Patterns of numeric columns to leave out, the co-visit features among them if not wanted."""
-    there = any(name.startswith(COVISITS.rstrip("*")) for name in clicks.numeric_names)
+    there = any(name.startswith(COVISITS.rstrip("*")) for name in clicks.layout.numeric_names)
     return (*drop, COVISITS) if there and not covisits else tuple(drop)
 
 
