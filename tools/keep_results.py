@@ -7,8 +7,10 @@ the kind of machine. Run it where the nodes were run; --busy says that others us
 """
 
 import argparse
+import json
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +18,9 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.data.files import read_json, write_json  # noqa: E402
+from lib.data.files import read_json, write_atomic  # noqa: E402
 
-KEPT = ("metric", "name", "row", "segment", "value", "low", "high", "n", "unit")
+DIGITS = 6
 
 
 def machine() -> dict[str, object]:
@@ -38,7 +40,12 @@ def node_results(profile: str, node: str) -> dict[str, object]:
     if not pointer.is_file():
         raise SystemExit(f"{node} has not finished: python run_all.py {profile} --until {node}")
     record = cast(dict[str, Any], read_json(folder / pointer.read_text().strip() / "record.json"))
-    metrics = [{k: v for k, v in each.items() if k in KEPT} for each in record["metrics"]]
+    metrics: dict[str, dict[str, list[float | None]]] = {}
+    for each in record["metrics"]:
+        name = each["name"] if each["segment"] == "all" else f"{each['name']}, {each['segment']}"
+        numbers = [each["value"], each["low"], each["high"]]
+        rounded = [None if v is None else float(f"{v:.{DIGITS}g}") for v in numbers]
+        metrics.setdefault(each["row"], {})[name] = rounded if rounded[1] is not None else rounded[:1]  # fmt: skip  # noqa: E501
     return {
         "notebook": record["notebook"], "note": record["note"], "git": record["git"],
         "parameters": record["parameters"], "seconds": record["seconds"],
@@ -56,10 +63,14 @@ def main() -> None:
     options = parser.parse_args()
     nodes = {node: node_results(options.profile, node) for node in options.nodes}
     until = " ".join(f"--until {node}" for node in options.nodes)
-    write_json(options.out, {
+    told = {
         "about": options.about, "command": f"python run_all.py {options.profile} {until}",
         "machine": machine(), "machine_was_busy": options.busy, "nodes": nodes,
-    })  # fmt: skip
+        "metrics_are": "row -> name -> [value, low, high], the last two where there is an interval",
+    }  # fmt: skip
+    text = json.dumps(told, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=1)
+    flat = re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+    write_atomic(options.out, f"{flat}\n".encode())
 
 
 if __name__ == "__main__":
