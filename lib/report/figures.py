@@ -112,9 +112,7 @@ def plot_intervals(
     return figure
 
 
-def plot_cost(
-    points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str
-) -> Figure:
+def plot_cost(points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str) -> Figure:
     """What each row costs (x, logarithmic) and what it reaches (y), each dot with its name.
 
     >>> len(plot_cost({"A": (3.0, 0.1)}, xlabel="s", ylabel="NDCG").axes[0].texts)
