@@ -20,7 +20,7 @@ from lib.evaluate import segments
 from lib.models.item_inputs import Kind
 from lib.studies.sequences import Recipe
 
-__all__ = ["build_recipes", "read_baselines", "segment_labels"]
+__all__ = ["build_recipes", "read_baselines", "read_seeds", "seed_columns", "segment_labels"]
 
 CONTROL_TEXT = "tfidf"
 
@@ -71,7 +71,29 @@ def _parse(row: str) -> tuple[str, Kind]:
 
 def read_baselines(folder: Path, targets: Targets) -> dict[str, NDArray[np.float64]]:
     """Ranks of the counted rows, one per target, checked to be of the same targets."""
-    frame = pl.read_parquet(folder / "ranks.parquet")
+    return _read_columns(folder / "ranks.parquet", targets, "run 13_measure_baselines")
+
+
+def seed_columns(trained: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Ranks (S, N) of each row as one column a seed, for ``seeds.parquet``.
+
+    >>> sorted(seed_columns({"id": np.ones((2, 3))}))
+    ['id#1', 'id#2']
+    """
+    return {f"{row}#{n}": one for row, table in trained.items() for n, one in enumerate(table, 1)}
+
+
+def read_seeds(folder: Path, targets: Targets) -> dict[str, NDArray[np.float64]]:
+    """What ``seed_columns`` wrote, by row: (S, N) over the same targets."""
+    columns = _read_columns(folder / "seeds.parquet", targets, "run 25_evaluate_sasrec")
+    rows: dict[str, list[NDArray[np.float64]]] = {}
+    for name, ranks in columns.items():
+        rows.setdefault(name.rpartition("#")[0], []).append(ranks)
+    return {row: np.stack(tables) for row, tables in rows.items()}
+
+
+def _read_columns(path: Path, targets: Targets, how: str) -> dict[str, NDArray[np.float64]]:
+    frame = pl.read_parquet(path)
     same = (
         len(frame) == len(targets)
         and np.array_equal(frame["user"].to_numpy(), targets.users)
@@ -79,8 +101,8 @@ def read_baselines(folder: Path, targets: Targets) -> dict[str, NDArray[np.float
     )
     if not same:
         raise ValueError(
-            f"{folder}: ranks of {len(frame)} other targets, expected the {len(targets)} of these "
-            "histories; run 13_measure_baselines on the same histories"
+            f"{path}: ranks of {len(frame)} other targets, expected the {len(targets)} of these "
+            f"histories; {how} on the same histories"
         )
     names = [name for name in frame.columns if name not in ("user", "position", "item")]
     return {name: frame[name].to_numpy().astype(np.float64) for name in names}
