@@ -43,10 +43,10 @@ class Calibrated:
 def calibrate_rung(rung: Rung) -> Calibrated:
     """None, temperature or isotonic, whichever has the least WLL on rows outside its fit."""
     labels, balanced = rung.oof.labels, rung.oof.logits + balancing_shift(rung.rate)
-    said, by_fold = np.empty(len(balanced)), {}
-    for number in np.unique(rung.fold):
-        own = rung.fold == number
-        kind, _ = choose_kind(labels[~own], balanced[~own], rung.fold[~own])
+    said, by_fold, parts = np.empty(len(balanced)), {}, two_or_more(rung.fold)
+    for number in np.unique(parts):
+        own = parts == number
+        kind, _ = choose_kind(labels[~own], balanced[~own], parts[~own])
         by_fold[f"fold {number}"] = kind
         said[own] = apply(fit(kind, labels[~own], balanced[~own]), balanced[own], rung.rate)
     chosen, losses = choose_kind(labels, balanced, rung.fold)
@@ -66,12 +66,8 @@ def calibrate_rung(rung: Rung) -> Calibrated:
 def choose_kind(
     labels: npt.NDArray[np.int8], logits: Floats, fold: npt.NDArray[np.int16]
 ) -> tuple[str, dict[str, float]]:
-    """The kind with the least WLL when each fold is calibrated by the others; WLL of each kind.
-
-    With one fold only, its even and odd rows stand for two.
-    """
-    parts = fold if len(np.unique(fold)) > 1 else np.arange(len(fold)) % 2
-    losses = {}
+    """The kind with the least WLL when each fold is calibrated by the others; WLL of each kind."""
+    parts, losses = two_or_more(fold), {}
     for kind in KINDS:
         said = np.empty(len(logits))
         for number in np.unique(parts):
@@ -79,6 +75,15 @@ def choose_kind(
             said[own] = fit(kind, labels[~own], logits[~own])(logits[own])
         losses[kind] = weighted_log_loss(labels, said)
     return min(KINDS, key=losses.__getitem__), losses
+
+
+def two_or_more(fold: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """The folds; of a single one (a published split) its even and odd rows stand for two.
+
+    >>> two_or_more(np.zeros(4, np.int16)).tolist()
+    [0, 1, 0, 1]
+    """
+    return fold if len(np.unique(fold)) > 1 else (np.arange(len(fold)) % 2).astype(np.int16)
 
 
 def fit(kind: str, labels: npt.NDArray[np.int8], logits: Floats) -> Calibrator:
@@ -114,16 +119,14 @@ def blend_rungs(
         "holdout": np.stack([sigmoid(m.holdout.logits) for m in members]),
         "test": np.stack([sigmoid(m.test) for m in members]),
     }
-    labels, fold = first.oof.labels, first.fold
+    labels, fold = first.oof.labels, two_or_more(first.fold)
     weights = _score_weights(members, np.ones(len(labels), bool), temperature)
     weighted_oof = np.empty(len(labels))
     for number in np.unique(fold):
         own = fold == number
-        outside = ~own if not own.all() else own
-        inner = _score_weights(members, outside, temperature)
+        inner = _score_weights(members, ~own, temperature)
         weighted_oof[own] = ensemble.weighted(tables["oof"][:, own], inner)
-    parts = fold if len(np.unique(fold)) > 1 else (np.arange(len(fold)) % 2).astype(np.int16)
-    stack = ensemble.stack(tables["oof"], labels, parts)
+    stack = ensemble.stack(tables["oof"], labels, fold)
     said = {
         "mean of logits": tuple(ensemble.logit_mean(tables[p]) for p in tables),
         "weighted by Score": (weighted_oof, ensemble.weighted(tables["holdout"], weights),

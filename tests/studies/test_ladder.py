@@ -1,6 +1,7 @@
 """Rungs on one log: trees, networks, gates, blends, refits; what a rung leaves can be read back."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -195,6 +196,20 @@ def test_calibration_of_a_fold_never_reads_its_labels():
     flipped = rung.__class__(**{**rung.__dict__, "oof": part})
     one, two = calibrate_rung(rung).rung.oof.logits, calibrate_rung(flipped).rung.oof.logits
     np.testing.assert_array_equal(one[own], two[own])
+
+
+def test_a_published_split_with_one_fold_is_calibrated_and_joined_by_its_other_half():
+    log = Log(800)
+    many = {"a": rung_of(log, 1.0, "a", 1), "b": rung_of(log, 1.0, "b", 2)}
+    rungs = {n: replace(rung, fold=np.zeros_like(rung.fold)) for n, rung in many.items()}
+    even = np.arange(len(rungs["a"].fold)) % 2 == 0
+    labels = np.where(even, 1 - rungs["a"].oof.labels, rungs["a"].oof.labels).astype(np.int8)
+    flipped = replace(rungs["a"], oof=replace(rungs["a"].oof, labels=labels))
+    one, two = calibrate_rung(rungs["a"]).rung.oof.logits, calibrate_rung(flipped).rung.oof.logits
+    np.testing.assert_array_equal(one[even], two[even])
+    assert not np.array_equal(one[~even], two[~even])
+    blends, _ = blend_rungs(rungs, temperature=0.01)
+    assert all(np.isfinite(blend.oof.logits).all() for blend in blends.values())
 
 
 def test_blends_are_no_worse_than_their_members_here_and_can_be_made_again_from_json():
