@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lib.data.files import read_json, write_atomic, write_json
 from lib.pipeline import Blocked, WrongUse
-from lib.pipeline.profile import find_home, load_profile
+from lib.pipeline.profile import Node, find_home, load_profile
 from lib.pipeline.schema import check_parameters, nearest, parse_schema, read_notebook
 
 if TYPE_CHECKING:
@@ -82,27 +82,28 @@ def lab_context(notebook: str) -> Context:
     return {
         "home": str(home.root), "profile": profile.name, "node": nodes[0].name,
         "notebook": notebook, "nonce": "", "work": str(work), "device": "",
-        "inputs": lab_inputs(profile.name, nodes[0].inputs), "parameters": None,
+        "inputs": lab_inputs(profile.name, nodes[0]), "parameters": None,
         "scratch": str(work / "checkpoints"), "progress": "",
     }  # fmt: skip
 
 
-def lab_inputs(profile: str, references: Mapping[str, str]) -> dict[str, str]:
+def lab_inputs(profile: str, node: Node) -> dict[str, str]:
     """The newest finished inputs; one that is not there becomes the command that makes it."""
     home, inputs = find_home(), {}
-    for name, reference in references.items():
+    for name, reference in node.inputs.items():
         if reference.startswith("raw:"):
             inputs[name] = str(home.root / "data" / "raw" / reference.removeprefix("raw:"))
             continue
-        node, _, sub = reference.partition("/")
-        pointer = home.store / profile / node / "current"
+        upstream, _, sub = reference.partition("/")
+        pointer = home.store / profile / upstream / "current"
         key = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
         folder = pointer.parent / key / "outputs" / sub
-        if not key or not folder.exists():
+        if key and folder.exists():
+            inputs[name] = str(folder)
+        elif name not in node.optional:
             raise Blocked(
-                f"input {name!r} is not made yet: python run_all.py {profile} --until {node}"
+                f"input {name!r} is not made yet: python run_all.py {profile} --until {upstream}"
             )
-        inputs[name] = str(folder)
     return inputs
 
 
@@ -132,7 +133,7 @@ class Run:
         return Path(inputs[name])
 
     def has_input(self, name: str) -> bool:
-        """Whether the profile names this input."""
+        """Whether the profile names this input and, if it is optional, its node has a result."""
         return name in self._context["inputs"]
 
     def path(self, name: str) -> Path:

@@ -43,35 +43,50 @@ class Step:
 
 
 def resolve_inputs(home: Home, store: Store, node: Node, hashes: Hashes) -> dict[str, Input]:
-    """The inputs of a node from the current results, each file checked against its manifest."""
+    """The inputs of a node from the current results, each file checked against its manifest.
+
+    An optional one is left out where it is missing, corrupt, or failed when it ran last.
+    """
     inputs = {}
     for name, reference in node.inputs.items():
-        if reference.startswith("raw:"):
-            path = home.root / "data" / "raw" / reference.removeprefix("raw:")
-            if not path.exists():
-                raise Blocked(
-                    f"{node.place('inputs', name)}: data/raw/{reference.removeprefix('raw:')} is "
-                    f"not there; put it there or try `run_all.py fetch {store.profile}`"
-                )
-            inputs[name] = Input("", "", path, hashes.tree(path))
+        may_miss = name in node.optional
+        if may_miss and store.failure(reference.partition("/")[0]) is not None:
             continue
-        upstream, _, sub = reference.partition("/")
-        result = store.current(upstream)
-        remedy = f"run `run_all.py {store.profile} --until {upstream}`"
-        if result is None:
-            raise Blocked(f"needs {upstream}, which has no finished result; {remedy}")
-        damage = store.damage(result, hashes)
-        if damage:
-            raise Blocked(f"needs {upstream}, whose result is corrupt: {damage[0]}; {remedy}")
-        found = result.output_hash(sub)
-        if found is None:
-            files = cast("dict[str, object]", result.manifest["files"])
-            made = [f.removeprefix("outputs/") for f in files if f.startswith("outputs/")]
-            raise WrongUse(
-                f"{node.place('inputs', name)}: {upstream} makes no {sub!r}. {nearest(sub, made)}"
-            )
-        inputs[name] = Input(upstream, result.key, result.output(sub), found)
+        try:
+            inputs[name] = resolve_input(home, store, node, name, hashes)
+        except Blocked:
+            if not may_miss:
+                raise
     return inputs
+
+
+def resolve_input(home: Home, store: Store, node: Node, name: str, hashes: Hashes) -> Input:
+    """One input of a node from the current results."""
+    reference = node.inputs[name]
+    if reference.startswith("raw:"):
+        path = home.root / "data" / "raw" / reference.removeprefix("raw:")
+        if not path.exists():
+            raise Blocked(
+                f"{node.place('inputs', name)}: data/raw/{reference.removeprefix('raw:')} is "
+                f"not there; put it there or try `run_all.py fetch {store.profile}`"
+            )
+        return Input("", "", path, hashes.tree(path))
+    upstream, _, sub = reference.partition("/")
+    result = store.current(upstream)
+    remedy = f"run `run_all.py {store.profile} --until {upstream}`"
+    if result is None:
+        raise Blocked(f"needs {upstream}, which has no finished result; {remedy}")
+    damage = store.damage(result, hashes)
+    if damage:
+        raise Blocked(f"needs {upstream}, whose result is corrupt: {damage[0]}; {remedy}")
+    found = result.output_hash(sub)
+    if found is None:
+        files = cast("dict[str, object]", result.manifest["files"])
+        made = [f.removeprefix("outputs/") for f in files if f.startswith("outputs/")]
+        raise WrongUse(
+            f"{node.place('inputs', name)}: {upstream} makes no {sub!r}. {nearest(sub, made)}"
+        )
+    return Input(upstream, result.key, result.output(sub), found)
 
 
 def node_parameters(home: Home, node: Node) -> tuple[dict[str, object], dict[str, object]]:
@@ -171,7 +186,8 @@ def plan(
                 raise
             step = Step(name, "blocked", (str(error),))
         needs = {need: steps[need].state for need in profile.nodes[name].needs if need in steps}
-        stuck = [need for need, state in needs.items() if state == "blocked"]
+        required = profile.nodes[name].requires
+        stuck = [need for need in needs if needs[need] == "blocked" and need in required]
         moving = sorted(need for need, state in needs.items() if state not in {"done", "blocked"})
         if stuck:
             step = Step(name, "blocked", (f"needs {stuck[0]}, which is blocked",))

@@ -1,7 +1,8 @@
 """A profile is a graph as data: ``params/<profile>.yaml`` names nodes, inputs and parameters.
 
 YAML is read strictly: duplicate keys, anchors and merges are errors, ``1e-4`` is a float, ``no`` is
-a word, and each value remembers its line.
+a word, and each value remembers its line. An input that ends in ``?`` may be missing: a node that
+compares others runs without those that failed.
 """
 
 import os
@@ -58,10 +59,17 @@ class Node:
     resources: dict[str, float]
     lines: dict[Path_, int]
     source: str
+    optional: frozenset[str] = frozenset()  # names of inputs that may be missing
 
     @property
     def needs(self) -> set[str]:
         return {i.split("/")[0] for i in self.inputs.values() if not i.startswith("raw:")}
+
+    @property
+    def requires(self) -> set[str]:
+        """The nodes without which this one cannot run."""
+        return {i.split("/")[0] for name, i in self.inputs.items()
+                if not i.startswith("raw:") and name not in self.optional}  # fmt: skip
 
     def place(self, *path: str) -> str:
         """Where in the profile something stands, for messages."""
@@ -191,14 +199,16 @@ def build_node(name: str, spec: object, lines: dict[Path_, int], source: str) ->
             raise WrongUse(
                 f"{place}: input {key}: {value!r} is not `node`, `node/path` or `raw:path`"
             )
+    references = {key: str(value).removesuffix("?") for key, value in inputs.items()}
+    optional = frozenset(key for key in inputs if references[key] != inputs[key])
     params = check_keys(parts.get("params") or {}, None, f"{place}: params")
     given = check_keys(parts.get("resources") or {}, set(RESOURCES), f"{place}: resources")
     for key, amount in given.items():
         if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
             raise WrongUse(f"{place}: resources: {key} = {amount!r}; expected a number, 0 or more")
     resources = RESOURCES | cast("dict[str, float]", given)
-    return Node(name, cast(str, parts["notebook"]), cast("dict[str, str]", inputs), params,
-                resources, own, source)  # fmt: skip
+    return Node(name, cast(str, parts["notebook"]), references, params, resources, own, source,
+                optional)  # fmt: skip
 
 
 def check_keys(value: object, known: set[str] | None, place: str) -> dict[str, object]:

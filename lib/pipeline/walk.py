@@ -39,7 +39,10 @@ def walk(
     home: Home, profile: Profile, chosen: Iterable[str], pool: Pool, reporter: Reporter, *,
     hashes: Hashes, force: bool = False, keep_going: bool = False, follow: bool = False,
 ) -> dict[str, Outcome]:  # fmt: skip
-    """Bring all chosen nodes to a result; nodes behind a failure end as blocked."""
+    """Bring all chosen nodes to a result; nodes behind a failure end as blocked.
+
+    A node whose optional input failed runs without it.
+    """
     names = set(chosen)
     sorter = TopologicalSorter({name: profile.nodes[name].needs & names for name in names})
     sorter.prepare()
@@ -53,7 +56,7 @@ def walk(
 
     def arrive(name: str) -> None:
         """Decide about a node whose upstream nodes have all ended."""
-        bad = [need for need in profile.nodes[name].needs & names
+        bad = [need for need in profile.nodes[name].requires & names
                if state.outcomes[need].state in {"failed", "blocked"}]  # fmt: skip
         if bad:
             return settle(name, Outcome("blocked", 0.0, f"needs {sorted(bad)[0]}, which failed"))
