@@ -23,6 +23,7 @@ from lib.studies.llm_ctr import TitleTokens, predict_rows
 __all__ = [
     "answers_at_all",
     "compare_with",
+    "cost_of",
     "field_worth",
     "plan_table",
     "projector_outputs",
@@ -68,6 +69,26 @@ def compare_with(
         return frame
     p_values = frame["auc_p"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return frame.with_columns(auc_p=pl.Series(holm(p_values)).fill_nan(None))
+
+
+def cost_of(
+    row: str, model: torch.nn.Module, *, seconds: float | None = None, n_rows: int = 0
+) -> dict[str, str | float | None]:
+    """Weights of a row and milliseconds of a prediction, as one line of a table of costs.
+
+    A model without a weight to train was trained whole, elsewhere.
+
+    >>> cost_of("a", torch.nn.Linear(2, 1), seconds=0.5, n_rows=100)["milliseconds a row"]
+    5.0
+    """
+    held = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "row": row,
+        "parameters": float(trained or held),
+        "numbers held": float(held),
+        "milliseconds a row": None if seconds is None else 1000 * seconds / n_rows,
+    }
 
 
 def scenario(line: Mapping[str, float], *, margin: float = 0.001) -> str:
