@@ -17,6 +17,7 @@ CHUNK_ROWS = 256  # rows per chunk on a CPU: 3 MB of logits at V = 3,416, which 
 FEWEST_ROWS = 64  # below, each product reads the whole table for too little work
 LARGEST_LOGITS = {"cpu": 3 * 2**24, "cuda": 2**28}  # a chunk: 192 MiB and 1 GiB in float32
 CACHED_LOGITS = 2**24  # above, memory traffic decides and the loop's extra passes cost too much
+SMALLEST = torch.finfo(torch.float32).tiny
 NATIVE = hasattr(torch.nn.functional, "linear_cross_entropy")
 
 
@@ -54,11 +55,11 @@ class ChunkedSoftmax(torch.autograd.Function):
                 part = slice(start, start + chunk)
                 states = hidden[part].to(rows.dtype)
                 wanted = targets[part, None]
-                logits = widen(states @ rows.T)  # (chunk, V)
-                total = logits.logsumexp(dim=1, keepdim=True)
-                loss += (total - logits.gather(1, wanted)).sum()
-                error = logits.sub_(total).exp_()  # softmax, then less one at the target
-                error.scatter_add_(1, wanted, torch.full_like(total, -1.0))
+                error = widen(states @ rows.T).softmax(dim=1)  # (chunk, V): one fused pass
+                # A target below float32's smallest share counts as that (87 nats); the gradient
+                # does not need it.
+                loss -= error.gather(1, wanted).clamp_(min=SMALLEST).log_().sum()
+                error.scatter_add_(1, wanted, error.new_full(wanted.shape, -1.0))
                 error = error.to(rows.dtype)
                 d_hidden[part] = error @ rows
                 if half:
