@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
@@ -92,21 +93,26 @@ def load_backbone(
     elif attention_dropout:
         raise ValueError(f"{source}: {config.model_type} has no attention_dropout to set to "
                          f"{attention_dropout}; use 0.0 or a Qwen or Llama backbone")  # fmt: skip
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        source,
-        config=config,
-        revision=revision,
-        dtype=torch.float32,
-        attn_implementation=implementation,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    missing = sorted(set(loading["missing_keys"]) - set(model._tied_weights_keys or ()))
-    if missing or loading["mismatched_keys"]:
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=implementation,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:  # absent, other shapes, cut off
         raise ValueError(
-            f"{source}: the weights do not belong to {type(model).__name__}: missing {missing[:5]},"
-            f" wrong shape {sorted(map(str, loading['mismatched_keys']))[:5]}. Save the checkpoint "
-            "together with its own config.json."
+            f"{source}: the weights cannot be read ({_first_line(error)}). Expected a whole "
+            "*.safetensors of the shapes in config.json; fetch or save the model again."
+        ) from error
+    missing = sorted(set(loading["missing_keys"]) - set(model._tied_weights_keys or ()))
+    if missing:
+        raise ValueError(
+            f"{source}: the weights do not belong to {type(model).__name__}: missing "
+            f"{missing[:5]}. Save the checkpoint together with its own config.json."
         )
     _require_matching_tokenizer(model, tokenizer, source)
     set_attention(model, attention)

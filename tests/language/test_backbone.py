@@ -1,5 +1,7 @@
 """Loading, refusing, and the attention that a model really has."""
 
+import json
+
 import pytest
 import torch
 
@@ -84,6 +86,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(folder):
         load_backbone(folder, attention="causal")
     config.write_text(config.read_text().replace("Qwen3ForCausalLM", "BertModel"))
     with pytest.raises(ValueError, match=r"\['BertModel'\], expected a causal"):
+        load_backbone(folder, attention="causal")
+
+
+@pytest.mark.parametrize("fault", ["cut", "gone", "other sizes"])
+def test_weights_that_cannot_be_read_name_folder_and_remedy(folder, fault):
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if fault == "cut":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    elif fault == "gone":
+        weights.unlink()
+    else:
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"intermediate_size": 40}))
+    with pytest.raises(ValueError, match=r"backbone: the weights cannot be read .*save the model"):
         load_backbone(folder, attention="causal")
 
 
