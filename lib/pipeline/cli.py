@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     """Dispatch, and turn every foreseen problem into one message and an exit code."""
     commands: dict[str, Callable[[Home, list[str]], int]] = {
         "run-one": command_run_one, "doctor": tools.doctor, "status": tools.status,
-        "diff": tools.diff, "gc": tools.gc, "fetch": tools.fetch,
+        "diff": tools.diff, "gc": tools.gc, "fetch": tools.fetch, "init": command_init,
     }  # fmt: skip
     words, home = list(arguments), find_home()
     try:
@@ -54,7 +54,8 @@ def command_run(home: Home, words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="run_all.py",
         description="Run the notebooks of a profile: only what is not complete. "
-        "Also: doctor, status, diff RUN_A RUN_B, gc --keep N, fetch PROFILE, run-one NODE.",
+        "Also: doctor, status, diff RUN_A RUN_B, gc --keep N, fetch PROFILE, run-one NODE, "
+        "init NAME --clicks FILE (a profile for your own data).",
     )
     parser.add_argument("profile", nargs="?", default="demo", help="params/PROFILE.yaml")
     for option, help_text in {
@@ -183,4 +184,16 @@ def command_run_one(home: Home, words: list[str]) -> int:
         watch_parent()
     state = run_one(home, profile, options.node, force=options.force, follow=options.follow)
     print(f"{options.node}: {state}")
+    return 0
+
+
+def command_init(home: Home, words: list[str]) -> int:
+    """A profile for a person's own file."""
+    from lib.studies.proposal import init
+
+    try:
+        for line in init(home.root, words):
+            print(line, flush=True)
+    except ValueError as error:
+        raise WrongUse(str(error)) from error
     return 0
