@@ -8,8 +8,9 @@ keeps the mean exact).  On other devices it is PyTorch's own.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FastDropout"]
+__all__ = ["FastDropout", "add_dropout"]
 
+BRANCHES = ("self_attn", "attn", "mlp")  # what a decoder layer adds to its residual stream
 LOWEST = -(2**63)  # `random_()` without bounds would leave the sign bit of every draw at zero
 
 
@@ -35,3 +36,24 @@ class FastDropout(nn.Module):
         draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(LOWEST, None)
         keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
         return x * keep * (256 / (256 - self.threshold))
+
+
+def add_dropout(trunk: nn.Module, p: float) -> None:
+    """Dropout on what each layer of a language model adds to its input; Qwen and Llama have none.
+
+    >>> model = nn.ModuleDict({"mlp": nn.Identity()}); add_dropout(model, 0.5)
+    >>> sorted(set(model["mlp"](torch.ones(64)).tolist()))
+    [0.0, 2.0]
+    """
+    branches = [part for name, part in trunk.named_modules() if name.split(".")[-1] in BRANCHES]
+    if not branches:
+        raise ValueError(f"{type(trunk).__name__} has no part called {' or '.join(BRANCHES)} to "
+                         "put dropout behind; use 0, or a Qwen, Llama or GPT-2 backbone")  # fmt: skip
+    drop = FastDropout(p)
+
+    def thin(part: nn.Module, _given: object, made: Tensor | tuple[Tensor, ...]) -> object:
+        drop.train(part.training)
+        return (drop(made[0]), *made[1:]) if isinstance(made, tuple) else drop(made)
+
+    for branch in branches:
+        branch.register_forward_hook(thin)

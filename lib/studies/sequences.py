@@ -88,8 +88,12 @@ def train_sasrec(
     scratch: Path | None = None,
     report: Callable[..., None] | None = None,
     logs: Path | None = None,
+    loss: Callable[..., Tensor] | None = None,
 ) -> Result:
-    """Train on all positions of all users; epochs are chosen by NDCG@10 on ``valid``."""
+    """Train on all positions of all users; epochs are chosen by NDCG@10 on ``valid``.
+
+    ``loss(model, batch)`` replaces the softmax over the whole catalogue.
+    """
     inputs, targets, _ = histories.training_sequences(model.config.max_len)
     source = LengthOrdered(inputs, targets, batch=plan.batch or 256, seed=plan.seed, device=device)
 
@@ -101,7 +105,7 @@ def train_sasrec(
     return train(
         model.to(device),
         source,
-        partial(next_item_loss, criterion=full_softmax),
+        loss or partial(next_item_loss, criterion=full_softmax),
         plan=plan,
         validate=validate,
         scratch=scratch,

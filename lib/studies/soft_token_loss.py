@@ -16,11 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lib.models.sasrec import SASRec
 from lib.models.soft_token import SoftTokenRecommender
 from lib.studies.negatives import ItemSampler
 from lib.train.losses import bpr, full_softmax, sampled_softmax
 
-__all__ = ["LossConfig", "SoftTokenLoss"]
+__all__ = ["LossConfig", "SoftTokenLoss", "sampled_next_item_loss"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +114,24 @@ class SoftTokenLoss:
                 negative = widen(query @ others.T)
                 losses[name] = weight * bpr(positive[:, None].expand_as(free)[free], negative[free])
         return losses if model.config.use_user else {"bpr_context": losses["bpr_context"]}
+
+
+def sampled_next_item_loss(
+    model: SASRec, batch: Mapping[str, Tensor], *, sampler: ItemSampler, n_sampled: int
+) -> Tensor:
+    """SASRec's loss over the same kind of sample, where the recommender has a sampled softmax."""
+    table = model.items()
+    targets = batch["targets"]
+    wanted = targets > 0
+    ids, expected = sampler.pool(n_sampled)
+    targets = targets[wanted].long()
+    hidden, rows = model.logits_parts(
+        model(batch["inputs"], table)[wanted], table[torch.cat([targets, ids])]
+    )
+    own, others = rows[: len(targets)], rows[len(targets) :]
+    return sampled_softmax(
+        hidden, own, others, targets=targets, negative_ids=ids, expected=expected
+    )
 
 
 def touched_norm(model: SoftTokenRecommender, users: Tensor, items: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ product is the score, whatever the model), ``row.json`` (cost, curve) (and, for 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,7 +29,7 @@ from lib.models.soft_token import SoftTokenConfig
 from lib.studies.factors import build_factors, encode_factors, train_factors
 from lib.studies.negatives import ItemSampler
 from lib.studies.sequences import to_device, train_sasrec
-from lib.studies.soft_token_loss import LossConfig, SoftTokenLoss
+from lib.studies.soft_token_loss import LossConfig, SoftTokenLoss, sampled_next_item_loss
 from lib.studies.soft_token_run import save_run
 from lib.studies.soft_tokens import (
     BACKBONES,
@@ -195,8 +196,8 @@ def plan_settings(study: Study, name: str) -> dict[str, Any]:
 
 
 def settings_of(study: Study, name: str) -> Mapping[str, float]:
-    soft = name in BACKBONES or name == "held-out"
-    chosen = study.settings.get(name, study.settings.get("soft") if soft else None)
+    soft = "soft" if name in BACKBONES or name == "held-out" else ""
+    chosen = study.settings.get(name, study.settings.get(soft))
     if chosen is None or "learning_rate" not in chosen:
         raise ValueError(f"settings: no learning_rate for {name!r}; got {sorted(study.settings)}")
     return chosen
@@ -219,7 +220,8 @@ def run_soft(
         sparse_items=study.loss.is_sampled(histories.n_items),
     )  # fmt: skip
     added = titles if study.title_use == "add" else None
-    model = recommender(trunk, config, seed=plan.seed, titles=added)
+    model = recommender(trunk, config, seed=plan.seed, titles=added,
+                        trunk_dropout=tuned.get("trunk_dropout", 0.0))  # fmt: skip
     if titles is not None and study.title_use == "start":
         start_from_titles(model, titles)
     source = sequence_source(histories, max_len=study.max_len, batch=study.batch, seed=plan.seed,
@@ -256,8 +258,12 @@ def run_sasrec(
         temperature=study.temperature or 1.0,
     )  # fmt: skip
     model = SASRec(items, config)
+    loss = None
+    if study.loss.is_sampled(histories.n_items):
+        sampler = ItemSampler(histories, device=study.device)
+        loss = partial(sampled_next_item_loss, sampler=sampler, n_sampled=study.loss.n_sampled)
     result = train_sasrec(
-        model, histories, replace(plan, batch=study.batch), valid=study.valid,
+        model, histories, replace(plan, batch=study.batch), valid=study.valid, loss=loss,
         filter_seen=study.filter_seen, device=study.device, scratch=scratch, report=report,
     )  # fmt: skip
     ids, lengths = histories.windows(test.users, test.positions, study.max_len)

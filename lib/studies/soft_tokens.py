@@ -15,6 +15,7 @@ from lib.data.histories import Histories, Targets
 from lib.evaluate import ranking
 from lib.evaluate.projection import effective_rank
 from lib.language.backbone import add_lora, load_backbone, set_attention, trunk_of
+from lib.models.dropout import add_dropout
 from lib.models.soft_token import SoftTokenConfig, SoftTokenRecommender
 from lib.studies.sequences import Ranked
 from lib.studies.soft_token_loss import SoftTokenLoss
@@ -80,11 +81,14 @@ def recommender(
     *,
     seed: int,
     titles: NDArray[np.float32] | None = None,
+    trunk_dropout: float = 0.0,
 ) -> SoftTokenRecommender:
     """The model with tables drawn from ``seed``; the trunk's word rows, never read, are dropped."""
     torch.manual_seed(seed)
     rows = None if titles is None else torch.from_numpy(np.asarray(titles, dtype=np.float32))
     model = SoftTokenRecommender(trunk, config, titles=rows)
+    if trunk_dropout:
+        add_dropout(trunk, trunk_dropout)
     if trunk.get_input_embeddings().weight.shape[0] > 1:
         trunk.set_input_embeddings(nn.Embedding(1, trunk.config.hidden_size).requires_grad_(False))
     return model

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from lib.evaluate import ranking
+from lib.evaluate import ranking, scoring
 
 
 def ranks_by_loops(scores, targets, seen=None):
@@ -44,6 +44,37 @@ def test_ranks_equal_the_loops_with_many_ties(seed, n_users, n_items, filtered, 
     seen = random_seen(rng, n_users, n_items) if filtered else None
     expected = ranks_by_loops(users @ items.T, targets, seen)
     assert_array_equal(ranking.rank_targets(users, items, targets, seen, chunk=chunk), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), n_users=st.integers(1, 9), n_items=st.integers(1, 40),
+    filtered=st.booleans(), width=st.sampled_from([1, 3, 7]), torched=st.booleans(),
+)  # fmt: skip
+def test_blocks_of_columns_never_change_a_rank(seed, n_users, n_items, filtered, width, torched):
+    rng = np.random.default_rng(seed)
+    users = rng.integers(-1, 2, (n_users, 3)).astype(np.float64)
+    items = rng.integers(-1, 2, (n_items + 1, 3)).astype(np.float64)  # copies in other blocks too
+    items[rng.random(n_items + 1) < 0.5, 0] += rng.integers(2, 40)
+    targets = rng.integers(1, n_items + 1, n_users)
+    seen = random_seen(rng, n_users, n_items) if filtered else None
+    expected = ranks_by_loops(users @ items.T, targets, seen)
+    given = (torch.tensor(users), torch.tensor(items)) if torched else (users, items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK_COLUMNS", width)
+        assert_array_equal(ranking.rank_targets(*given, targets, seen), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_of_columns_give_the_ranks_of_one_product(dtype, generator):
+    users = torch.tensor(generator.normal(size=(50, 16)), dtype=dtype)
+    items = torch.tensor(generator.normal(size=(3_001, 16)), dtype=dtype)
+    targets = generator.integers(1, 3_001, 50)
+    seen = random_seen(generator, 50, 3_000)
+    whole = ranking.rank_targets(users, lambda part: part @ items.T, targets, seen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK_COLUMNS", 512)
+        assert_array_equal(ranking.rank_targets(users, items, targets, seen), whole)
 
 
 @pytest.mark.parametrize("filtered", [False, True])

@@ -10,12 +10,19 @@ from lib.data.histories import Targets, write_histories
 from lib.language.backbone import Backbone
 from lib.models.bpr_mf import BPRMF
 from lib.models.fpmc import FPMC
+from lib.models.item_inputs import build_item_input
+from lib.models.sasrec import SASRec, SASRecConfig, next_item_loss
 from lib.models.soft_token import SoftTokenConfig, SoftTokenRecommender
 from lib.studies.factors import training_steps
 from lib.studies.negatives import ItemSampler
 from lib.studies.recommend import add_items, main, recommend, recommend_file
 from lib.studies.soft_token_diagnostics import listen, new_item_ranks, shuffle_histories
-from lib.studies.soft_token_loss import LossConfig, SoftTokenLoss, touched_norm
+from lib.studies.soft_token_loss import (
+    LossConfig,
+    SoftTokenLoss,
+    sampled_next_item_loss,
+    touched_norm,
+)
 from lib.studies.soft_token_maps import history_means, ridge_map
 from lib.studies.soft_token_rows import Study, parse_row, read_row, train_row
 from lib.studies.soft_token_run import load_run
@@ -181,6 +188,21 @@ def test_the_sampled_softmax_estimates_the_full_one_without_bias(histories):
     with torch.no_grad():
         exact = float(full(model, batch)["softmax"])
         drawn = [float(sampled(model, batch)["softmax"]) for _ in range(20)]
+    assert abs(np.mean(drawn) - exact) < 5 * np.std(drawn) / 20**0.5 + 2e-3
+
+
+def test_sasrec_with_the_sampled_softmax_has_the_loss_of_the_full_one(histories):
+    torch.manual_seed(0)
+    config = SASRecConfig(n_dims=8, n_layers=1, n_heads=2, d_inner=16, max_len=8, dropout=0.0,
+                          score="cosine", temperature=0.5)  # fmt: skip
+    model = SASRec(build_item_input("id", n_items=V, n_dims=8), config).eval()
+    inputs, targets, _ = histories.training_sequences(8)
+    batch = {"inputs": torch.from_numpy(inputs).long(), "targets": torch.from_numpy(targets).long()}
+    sampler = ItemSampler(histories)
+    with torch.no_grad():
+        exact = float(next_item_loss(model, batch, criterion=full_softmax))
+        drawn = [float(sampled_next_item_loss(model, batch, sampler=sampler, n_sampled=4_000))
+                 for _ in range(20)]  # fmt: skip
     assert abs(np.mean(drawn) - exact) < 5 * np.std(drawn) / 20**0.5 + 2e-3
 
 
