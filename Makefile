@@ -25,7 +25,8 @@ lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
 lock: environment  ## requirements.lock and environment.yml from pyproject.toml
 	@$(PY) tools/lock.py
 
-faults: environment  ## 100 random SIGKILLs of runner, worker and kernel; `make test` does 25
+faults: environment  ## every fault on every notebook (resumes; docs/faults.md), then 100 random SIGKILLs
+	@$(PY) -m tools.faults --publish
 	@LINGREC_KILLS=100 $(PY) -m pytest tests/pipeline/test_kills.py -o log_cli=true
 
 clean:  ## reports and stored results; the environment and data/raw stay

@@ -1,0 +1,1 @@
+"""Bad days: a matrix of faults × notebooks. ``python -m tools.faults --help``."""

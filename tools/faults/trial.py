@@ -1,0 +1,170 @@
+"""One fault as data: how it is staged, what must be said, and how a pair is judged."""
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lib.pipeline.store import Result
+from tools.faults.same import differences
+from tools.faults.workspace import Answer, Case, Process, Workspace
+
+__all__ = ["Expect", "Fault", "Pair", "Stage", "Trial", "Verdict", "judge", "try_pair"]
+
+ATTEMPTS = 3  # a kill may come too late, a limit may not be felt: again, at an earlier cell
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Exit code, and what the message must contain, each part under a name of its own."""
+
+    code: int
+    says: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A staged fault: the command to run, what happens meanwhile, and what is expected.
+
+    No words: there is nothing to run; the stage has an answer of its own, or does not apply.
+    """
+
+    words: tuple[str, ...]
+    expect: Expect
+    during: Callable[[Process], None] | None = None
+    intact: bool = True  # whether the last good result is to be looked at while the fault lasts
+    quiet: bool = False  # nobody is left who could say anything
+    answer: Answer | None = None
+    problems: tuple[str, ...] = ()  # what the stage itself found
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a stage works on: the workspace, the node, chance, and which attempt this is."""
+
+    space: Workspace
+    case: Case
+    dice: random.Random
+    attempt: int = 0
+
+    @property
+    def node(self) -> str:
+        return self.case.node
+
+    @property
+    def folder(self) -> Path:
+        """The node's folder in the live store."""
+        return self.space.store.folder(self.node)
+
+    @property
+    def good(self) -> Result:
+        """Its undisturbed result."""
+        return self.space.result(self.node)
+
+    def only(self, *words: str) -> tuple[str, ...]:
+        """The command that runs this node and nothing else."""
+        return ("smoke", "--only", self.node, *words)
+
+
+Stage = Callable[[Pair], AbstractContextManager[Trial]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A column of the matrix; ``stages`` are staged one after another, then all is undone."""
+
+    name: str
+    about: str
+    expected: str
+    stages: tuple[Stage, ...]
+    spared: Callable[[Pair], str] = lambda _: ""  # why it cannot happen to a node
+    rerun: bool = False  # whether the run after the fault must do the work again
+    retries: bool = False  # whether a stage that ends in success was too late
+
+
+@dataclass(slots=True)
+class Verdict:
+    """A cell of the matrix."""
+
+    state: str  # "ok", "problem", or why the fault cannot happen here
+    problems: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def judge(expect: Expect, answer: Answer, quiet: bool = False) -> list[str]:
+    """What is wrong with an answer.
+
+    >>> judge(Expect(3, {"remedy": "run `"}), Answer(3, "blocked: no input; run `x`"))
+    []
+    """
+    problems = []
+    if answer.code != expect.code:
+        problems.append(f"exit code {answer.code}, expected {expect.code}")
+    if quiet:
+        return problems
+    text = "\n".join(line for line in answer.said.splitlines() if "  | " not in line)
+    problems += [f"the message lacks {part}" for part, pattern in expect.says.items()
+                 if not re.search(pattern, text)]  # fmt: skip
+    if re.search(r"^Traceback", answer.said, re.MULTILINE):
+        problems.append("a traceback of the runner")
+    return problems
+
+
+def told(answer: Answer) -> str:
+    """The message without the lines of the traceback and of the run itself."""
+    noise = ("▸", "…", "·", "log:", "again:")
+    lines = [line.strip() for line in answer.said.splitlines()]
+    kept = [x for x in lines if x and not x.startswith(("|", *noise)) and not COUNT.match(x)]
+    return " / ".join(kept)[:400]
+
+
+COUNT = re.compile(r"\d+ (done|ran|failed|blocked|restored).* s$")
+
+
+def stages_of(fault: Fault, pair: Pair) -> Iterator[tuple[Trial, Answer, list[str]]]:
+    """Stage by stage the trial, its answer, and what the fault did to the last good result."""
+    for stage in fault.stages:
+        for attempt in range(ATTEMPTS):
+            with stage(replace(pair, attempt=attempt)) as trial:
+                if not trial.words and trial.answer is None:
+                    break
+                answer = trial.answer or pair.space.run(*trial.words, during=trial.during)
+                lost = pair.space.loss(pair.node) if trial.intact else []
+            late = fault.retries and answer.code == 0 and attempt < ATTEMPTS - 1
+            if not late:
+                yield trial, answer, lost
+                break
+
+
+def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) -> Verdict:
+    """Stage one fault on one node, undo it, run again, and compare with the undisturbed run."""
+    began, pair = time.monotonic(), Pair(space, case, dice)
+    reason = fault.spared(pair)
+    if reason:
+        return Verdict(reason)
+    problems: list[str] = []
+    said: list[str] = []
+    for trial, answer, lost in stages_of(fault, pair):
+        problems += judge(trial.expect, answer, trial.quiet)
+        problems += trial.problems[:3]
+        problems += [f"while it lasted: {loss}" for loss in lost[:2]]
+        said.append(told(answer) or f"exit code {answer.code}")
+    problems += afterwards(pair, space.run(*pair.only(*["--force"] * fault.rerun)))
+    state = "problem" if problems else "ok"
+    return Verdict(state, problems, said, round(time.monotonic() - began, 1))
+
+
+def afterwards(pair: Pair, answer: Answer) -> list[str]:
+    """What is not as it was before, once the fault is gone and the node has run again."""
+    if answer.code:
+        return [f"afterwards exit code {answer.code}: {told(answer)}"]
+    space = pair.space
+    return [
+        *(f"afterwards: {loss}" for loss in space.loss(pair.node)[:2]),
+        *differences(pair.good, space.store.current(pair.node))[:3],
+        *(f"left behind: {name}" for name in space.leftovers(pair.node)[:3]),
+    ]

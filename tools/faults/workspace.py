@@ -1,0 +1,229 @@
+"""A copy of the project with a finished smoke store, in which faults can be staged.
+
+FOLDER/tree      the project as it was copied; every run happens here
+FOLDER/pristine  its store after one undisturbed run: what every result must equal again
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from lib.data.files import read_json, sha256_of
+from lib.pipeline.keys import Hashes, digest
+from lib.pipeline.profile import Home, Profile, load_profile, read_yaml
+from lib.pipeline.schema import Field, parse_schema, read_notebook
+from lib.pipeline.store import Result, Store
+
+__all__ = ["Answer", "Case", "Workspace"]
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("lib", "notebooks", "params", "tools", "run_all.py", "requirements.lock")
+PROFILE = "smoke"
+DEAD_HUB = "http://127.0.0.1:9"  # nothing listens there: a run that asks a hub fails at once
+LONGEST = 600.0  # seconds for one command
+Process = subprocess.Popen[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a command ended and what it said."""
+
+    code: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the matrix: a node, with what its last undisturbed run tells."""
+
+    node: str
+    notebook: str
+    inputs: dict[str, str]
+    schema: dict[str, Field]
+    cells: tuple[tuple[int, float], ...]  # code cells: index and seconds
+    bytes: int
+
+    @property
+    def upstream(self) -> list[str]:
+        """The nodes that it reads, in the order of their names."""
+        return sorted({reference.partition("/")[0] for reference in self.inputs.values()})
+
+
+class Workspace:
+    """The tree, its pristine store, and the real command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root, self.pristine = folder, folder / "tree", folder / "pristine"
+        self.home = Home(self.root)
+        self.store = Store(self.home, PROFILE)
+        self.good = Store(Home(folder / "good"), PROFILE)  # reads pristine through a link
+
+    def make(self, until: tuple[str, ...] = ()) -> bool:
+        """Copy the tree and run the smoke profile; False if that was done for this very code."""
+        stamp, now = self.folder / "copied", digest([tree_digest(ROOT), sorted(until)])
+        if stamp.exists() and stamp.read_text("utf-8") == now:
+            return False
+        stamp.unlink(missing_ok=True)
+        for name in COPIED:
+            source, target = ROOT / name, self.root / name
+            if source.is_dir():
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                self.root.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        words = [word for node in until for word in ("--until", node)]
+        answer = self.run(PROFILE, *words, "--keep-going", limit=1800)
+        if answer.code:
+            raise SystemExit(f"the undisturbed smoke run failed:\n{answer.said[-3000:]}")
+        shutil.rmtree(self.pristine, ignore_errors=True)
+        shutil.copytree(self.home.store, self.pristine)
+        link = self.folder / "good" / "data"
+        link.mkdir(parents=True, exist_ok=True)
+        if not (link / "store").is_symlink():
+            (link / "store").symlink_to(self.pristine)
+        stamp.write_text(now, "utf-8")
+        return True
+
+    def environment(self) -> dict[str, str]:
+        """This environment, for the tree, with no hub to ask."""
+        own = {"PYTHONPATH": str(self.root), "LINGREC_HOME": str(self.root), "COLUMNS": "200"}
+        return os.environ | own | {"HF_ENDPOINT": DEAD_HUB}
+
+    def start(self, *words: str, pages: bool = False) -> Process:
+        """Start ``run_all.py``; its words go into a file, so that no pipe can fill."""
+        without = ["--no-pages"] if words[0] == PROFILE and not pages else []
+        with (self.folder / "said.txt").open("w", encoding="utf-8") as said:
+            return subprocess.Popen(
+                [sys.executable, "run_all.py", *words, *without], cwd=self.root, text=True,
+                env=self.environment(), stdout=said, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def run(
+        self, *words: str, during: Callable[[Process], None] | None = None,
+        limit: float = LONGEST, pages: bool = False,
+    ) -> Answer:  # fmt: skip
+        """Run ``run_all.py`` to its end; ``during`` may disturb it meanwhile."""
+        process = self.start(*words, pages=pages)
+        if during is not None:
+            during(process)
+        code = process.wait(limit)
+        return Answer(code, (self.folder / "said.txt").read_text("utf-8", "replace"))
+
+    def profile(self) -> Profile:
+        return load_profile(self.home, PROFILE)
+
+    @contextmanager
+    def changed_profile(
+        self, node: str, change: Callable[[dict[str, Any]], None], **top: object
+    ) -> Iterator[None]:
+        """``params/smoke.yaml`` with one node described in another way, one node a line."""
+        path = self.root / "params" / f"{PROFILE}.yaml"
+        text = path.read_text("utf-8")
+        nodes = cast(dict[str, Any], read_yaml(text, path.name)[0])["nodes"]
+        change(nodes[node])
+        lines = [f"  {name}: {json.dumps(spec)}" for name, spec in nodes.items()]
+        lines += [f"{key}: {json.dumps(value)}" for key, value in top.items()]
+        path.write_text("\n".join(["about: a fault", "nodes:", *lines, ""]), "utf-8")
+        try:
+            yield
+        finally:
+            path.write_text(text, "utf-8")
+
+    def result(self, node: str) -> Result:
+        """The pristine result of a node."""
+        result = self.good.current(node)
+        if result is None:
+            raise SystemExit(f"{node} has no pristine result; remove {self.folder.name}/ and retry")
+        return result
+
+    def case(self, node: str) -> Case:
+        """What is known of a node from its undisturbed run."""
+        spec, result = self.profile().nodes[node], self.result(node)
+        cells = cast(list[dict[str, float]], result.record()["cells"])
+        notebook = read_notebook(self.home.notebook(spec.notebook))
+        return Case(
+            node, spec.notebook, dict(spec.inputs), parse_schema(notebook, spec.notebook),
+            tuple((int(cell["index"]), cell["seconds"]) for cell in cells),
+            sum(path.stat().st_size for path in result.folder.rglob("*") if path.is_file()),
+        )  # fmt: skip
+
+    def loss(self, node: str) -> list[str]:
+        """What is missing or damaged in the current result of a node: nothing may ever be."""
+        current, good = self.store.current(node), self.result(node)
+        if current is None:
+            return ["no result is left"]
+        if current.key != good.key:
+            return [f"the current result is {current.key}, not {good.key}"]
+        return self.store.damage(current, Hashes(self.home.store, trust=False))
+
+    def leftovers(self, node: str) -> list[str]:
+        """What an ended run must not leave beside results."""
+        names = {path.name for path in self.store.folder(node).iterdir()}
+        kept = {"current", "log.txt"} | {r.key for r in self.store.results(node)}
+        return sorted(n for n in names - kept if not n.startswith(("corrupt-", "scratch-")))
+
+    def restore(self, node: str) -> None:
+        """Bring one node's folder back to what the undisturbed run left."""
+        folder = self.store.folder(node)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.good.folder(node), folder)
+
+    def tidy(self, node: str) -> None:
+        """Forget checkpoints, quarantined results and failures of the last fault."""
+        for rest in ("corrupt-*", "scratch-*", "failed"):
+            for path in self.store.folder(node).glob(rest):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def status(self, node: str, since: float) -> dict[str, Any]:
+        """What the worker says of the cell under way, if it began after ``since``."""
+        try:
+            told = cast(dict[str, Any], read_json(self.store.folder(node) / "status.json"))
+        except (OSError, ValueError):
+            return {}
+        return told if told["started"] >= since - 1 else {}
+
+    def processes(self, node: str) -> dict[str, int]:
+        """Numbers of the worker and the kernel that hold a node's lease."""
+        try:
+            lease = cast(dict[str, str], read_json(self.store.folder(node) / "lease.json"))
+            return {kind: int(lease[name].split("_")[1])
+                    for kind, name in (("worker", "holder"), ("kernel", "kernel"))
+                    if name in lease}  # fmt: skip
+        except (OSError, ValueError, KeyError):
+            return {}
+
+
+def tree_digest(root: Path) -> str:
+    """The code that decides results; the matrix itself is not part of it."""
+    files = [path for name in COPIED for path in (
+        sorted((root / name).rglob("*")) if (root / name).is_dir() else [root / name]
+    ) if path.is_file() and path.suffix != ".pyc" and "faults" not in path.parts]  # fmt: skip
+    return digest({path.relative_to(root).as_posix(): sha256_of(path) for path in files})
+
+
+def gone(pids: list[int], seconds: float = 15.0) -> bool:
+    """Whether these processes end within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
