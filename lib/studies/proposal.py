@@ -15,12 +15,17 @@ from lib.studies.proposal_clicks import ClickChoices, ClickLook, look_at_clicks
 from lib.studies.proposal_convert import Delivery, deliver_clicks, told_bytes
 from lib.studies.proposal_cost import Cost, estimate, read_rates, tell_cost
 from lib.studies.proposal_files import Table, open_tables
+from lib.studies.proposal_sequence_files import deliver_sequences
+from lib.studies.proposal_sequence_graph import plan_sequences
+from lib.studies.proposal_sequences import SequenceChoices, SequenceLook, look_at_sequences
 from lib.studies.proposal_split import choose_split
 from lib.studies.proposal_text import PlannedNode, profile_text
 
-__all__ = ["Proposal", "init", "propose_clicks"]
+__all__ = ["Proposal", "init", "propose_clicks", "propose_sequences"]
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*\Z", re.ASCII)
+MARK = ".made-by-init"  # in a folder whose data may be replaced
+MADE = ("train.*", "valid.*", "test.*", "interactions.inter", "titles.item")
 CODE_ROOT = Path(__file__).resolve().parents[2]
 TIMES = 10.0  # the estimate: the limit of a node
 
@@ -58,7 +63,7 @@ def init(root: Path, words: Sequence[str]) -> Iterator[str]:
             return
         yield "\n".join(proposal.head)
         folder = root / "data" / "raw" / proposal.delivery.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        clear(folder)
         for step in proposal.delivery.steps:
             yield f"data/raw/{proposal.delivery.folder}: {step}"
         proposal.delivery.carry_out(folder)
@@ -124,6 +129,9 @@ def listed(given: str) -> tuple[str, ...]:
 
 
 def propose(root: Path, options: argparse.Namespace, scratch: Path) -> Proposal:
+    """Open the files and propose; what an option does not fit is said."""
+    if options.sequences:
+        return propose_for_sequences(root, options, scratch)
     choices = ClickChoices(
         label=options.label, positive=listed(options.positive), user=options.user,
         item=options.item, time=options.time, ignore=listed(options.ignore),
@@ -135,12 +143,38 @@ def propose(root: Path, options: argparse.Namespace, scratch: Path) -> Proposal:
     return propose_clicks(tables, choices, folder, allowed=options.rewrite)
 
 
-def folder_for(root: Path, name: str, source: Path) -> str:
-    """data/raw/NAME; a folder below it where a person's own file already lies there."""
-    raw = (root / "data" / "raw" / name).resolve()
-    return (
-        f"{name}/prepared" if raw == source.resolve() or raw in source.resolve().parents else name
+def propose_for_sequences(root: Path, options: argparse.Namespace, scratch: Path) -> Proposal:
+    for name in ("label", "positive", "ignore", "categorical", "numeric"):
+        if getattr(options, name):
+            raise ValueError(f"--{name} belongs to --clicks; sequences have users, items and times")
+    fields = ("user", "item", "time", "rating", "key", "title", "group", "split")
+    choices = SequenceChoices(**{name: getattr(options, name) for name in fields})
+    tables = open_tables(options.sequences, scratch, columns=listed(options.columns))
+    if len(tables) > 1:
+        raise ValueError(f"{options.sequences}: train, valid and test files; sequences are split "
+                         "here, so hand in all interactions as one file")  # fmt: skip
+    titles = open_tables(options.titles, scratch / "titles") if options.titles else {}
+    folder = folder_for(root, options.name, options.sequences)
+    return propose_sequences(
+        tables["all"], titles.get("all"), choices, folder, allowed=options.rewrite
     )
+
+
+def folder_for(root: Path, name: str, source: Path) -> str:
+    """data/raw/NAME where it is empty or was made here; else a folder below, to touch no file."""
+    raw = root / "data" / "raw" / name
+    free = not raw.is_dir() or not any(raw.iterdir()) or (raw / MARK).is_file()
+    inside = raw.resolve() in (source.resolve(), *source.resolve().parents)
+    return name if free and not inside else f"{name}/prepared"
+
+
+def clear(folder: Path) -> None:
+    """A folder for the data; files that an earlier call made go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in MADE:
+        for path in folder.glob(pattern):
+            path.unlink()
+    (folder / MARK).write_text("made by run_all.py init\n", encoding="utf-8")
 
 
 def propose_clicks(
@@ -155,6 +189,41 @@ def propose_clicks(
     head = [*tell_clicks(tables, look), *tell_cost(cost, nodes)]
     return Proposal(about=f"Your click log {source}, proposed by init", head=tuple(head),
                     nodes=tuple(nodes), cost=cost, delivery=delivery)  # fmt: skip
+
+
+def propose_sequences(
+    table: Table, titles: Table | None, choices: SequenceChoices, folder: str, *,
+    allowed: bool = False,
+) -> Proposal:  # fmt: skip
+    """The whole report on sequences for a table of interactions, and one of titles."""
+    look = look_at_sequences(table, titles, choices)
+    delivery, source = deliver_sequences(table, look, folder, allowed=allowed)
+    nodes = plan_sequences(look, folder, source)
+    cost = estimate(nodes, read_rates(CODE_ROOT))
+    head = [*tell_sequences(table, titles, look), *tell_cost(cost, nodes)]
+    return Proposal(about=f"Your sequences {table.paths[0].name}, proposed by init",
+                    head=tuple(head), nodes=tuple(nodes), cost=cost, delivery=delivery)  # fmt: skip
+
+
+def tell_sequences(table: Table, titles: Table | None, look: SequenceLook) -> list[str]:
+    """What was found out, for the screen and for the head of the profile."""
+    rows, users, items = look.kept
+    roles = ", ".join(f"{role} {name or 'none'}" for role, name in look.roles.items())
+    lines = [
+        f"{table.paths[0].name}: {table.describe()}; {len(look.rows):,} rows, {look.n_users:,} "
+        f"users, {look.n_items:,} items, {told_bytes(table.n_bytes)}",
+        f"columns: {roles}",
+        f"core: users with {look.core[0]} rows and items with {look.core[1]} leave {rows:,} rows, "
+        f"{users:,} users, {items:,} items",
+        f"repeats: {look.repeats:.1%} of the rows; nine in ten users have {look.length} rows or "
+        "fewer",
+        f"split: {look.split}; {look.why_split}",
+    ]
+    if not look.title_roles:
+        return [*lines, "titles: none, so no language model reads any; items' ids stand in"]
+    where = titles.paths[0].name if titles else "the interactions"
+    named = ", ".join(f"{role} {name}" for role, name in look.title_roles.items() if name)
+    return [*lines, f"titles: of {where} ({named}); {look.titled:.1%} of the kept items have one"]
 
 
 def tell_clicks(tables: dict[str, Table], look: ClickLook) -> list[str]:

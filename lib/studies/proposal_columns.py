@@ -199,7 +199,7 @@ def find_time(name: str, known: pl.Series) -> str:
                 form = form.replace("%m/%d", "%d/%m")
             read = known.to_frame(name).select(time_of(name, form))[name]
             return form if read.null_count() < len(read) // 100 + 1 else ""
-    if not has_word(name, (*TIME_NAMES, "timestamp", "datetime", "unix", "epoch")):
+    if not has_word(name, (*TIME_NAMES, "timestamp", "datetime", "unix", "epoch", "column")):
         return ""
     if not known.str.contains(r"^\d+(\.\d+)?$").all():
         return ""
