@@ -1,15 +1,20 @@
 """What all tests share: one source of randomness and the way to the real data."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def generator() -> torch.Generator:
+def generator() -> "torch.Generator":
+    import torch  # 2 s, which tests of the frame need not wait for
+
     return torch.Generator().manual_seed(20261120)
 
 
