@@ -6,9 +6,10 @@ not depend, through its key, on how pages are rendered.
 
 from importlib import import_module
 
-__all__ = ["compare", "describe", "frame", "render_all"]
+__all__ = ["compare", "describe", "frame", "read_results", "render_all"]
 
-_HOMES = {"compare": "changes", "describe": "changes", "frame": "metrics", "render_all": "render"}
+_HOMES = {"compare": "changes", "describe": "changes", "frame": "metrics",
+          "read_results": "leaderboard", "render_all": "render"}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
