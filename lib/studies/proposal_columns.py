@@ -145,7 +145,7 @@ def describe_column(series: pl.Series) -> Column:
     'category'
     """
     name, n = series.name, len(series)
-    text = series.to_frame().select(cleaned(name))[name]
+    text = series.cast(pl.String).to_frame().select(cleaned(name))[name]
     known = text.drop_nulls()
     distinct = known.n_unique()
     counts = known.value_counts(sort=True).head(6)
@@ -246,7 +246,7 @@ def find_decimal(known: pl.Series) -> str:
     """The way numbers are written: "." or "," before decimals, "1,000" for thousands; else ""."""
     shares = {".": PLAIN, "1,000": rf"{THOUSANDS}|{PLAIN}", ",": GERMAN}
     if known.str.contains(r",\d{3}$").any() and not known.str.contains(r",\d{1,2}$").any():
-        order = (".", "1,000", ",") if known.str.contains(r"\d\.\d").any() else (".", ",")
+        order = (".", "1,000", ",") if known.str.contains(r"\d\.\d").any() else (".", ",", "1,000")
     else:
         order = (".", ",", "1,000")
     return next((mark for mark in order if known.str.contains(shares[mark]).all()), "")

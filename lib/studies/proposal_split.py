@@ -58,14 +58,15 @@ def choose_split(tables: Mapping[str, Table], look: ClickLook, wanted: str) -> C
     if look.user and wanted == "user":
         tries.append(("user", f"by {look.user}: each user's rows in one part only, so all that is "
                       "judged is new users"))  # fmt: skip
-    cut = " and ".join(missing) or "valid and test"
-    tries.append(("random", f"{cut}: a tenth of the rows each, by a hash of the row number"
+    cut = " and ".join(missing)
+    if missing:
+        tries.append(("random", f"{cut}: a tenth of the rows each, by a hash of the row number"
                   + ("" if look.time else "; there is no time to split by")))  # fmt: skip
     if wanted:
         kept = [each for each in tries if each[0] == wanted]
         if not kept:
-            needed = "valid and test file" if wanted == "files" else f"{wanted} column"
-            raise ValueError(f"--split {wanted}: not possible here; there is no {needed}")
+            options = ", ".join(each[0] for each in tries)
+            raise ValueError(f"--split {wanted}: not possible here; possible is {options}")
         tries = kept
     told = ""
     for split, why in tries:
