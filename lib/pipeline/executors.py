@@ -4,34 +4,31 @@ Both are a ``concurrent.futures.Executor``; what they run is always ``run-one`` 
 own, which ends when whoever started it ends.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from lib.pipeline import WrongUse
 from lib.pipeline.profile import CODE_ROOT, Home, Node
 
-__all__ = ["DaskPool", "LocalPool", "Pool", "launch", "worker_command"]
+__all__ = ["DaskPool", "LocalPool", "Pool", "end_all", "launch"]
 
+Ended = tuple[int, str]  # exit code, and the end of what the worker said
 TOKENS = ("cpu", "memory_gb", "gpu")
 _alive: set[subprocess.Popen[bytes]] = set()
 
 
-def worker_command(profile: str, node: str, *, force: bool, follow: bool) -> list[str]:
-    command = [sys.executable, "-m", "lib.pipeline", "run-one", node, "--profile", profile]
-    return command + ["--force"] * force + ["--follow"] * follow + ["--leave-with-parent"]
-
-
-def launch(command: list[str], variables: dict[str, str], follow: bool = False) -> tuple[int, str]:
-    """Run one worker to its end; returns its exit code and the end of what it said."""
+def launch(words: list[str], variables: dict[str, str], follow: bool = False) -> Ended:
+    """Run one worker to its end, with the interpreter and the code of this machine."""
     environment = os.environ | {"PYTHONPATH": str(CODE_ROOT)} | variables
+    command = [sys.executable, "-m", "lib.pipeline", "run-one", "--leave-with-parent", *words]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -44,33 +41,25 @@ def launch(command: list[str], variables: dict[str, str], follow: bool = False) 
             _alive.discard(process)
             if process.stdin:
                 process.stdin.close()
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end(process, signal.SIGKILL)
         said.seek(max(0, said.seek(0, 2) - 4000))
         return code, said.read().decode(errors="replace")
+
+
+def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    with suppress(OSError):
+        os.killpg(process.pid, how)
 
 
 def end_all(patience: float = 10.0) -> None:
     """End all workers of this process: politely, then by group."""
     for process in list(_alive):
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGTERM)
+        end(process, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while _alive and time.monotonic() < deadline:
         time.sleep(0.05)
     for process in list(_alive):
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-class Pool(Protocol):
-    """What the walk needs: whether a node fits now, a future for it, and an end."""
-
-    def fits(self, node: Node) -> bool: ...
-
-    def submit(self, node: Node, command: list[str]) -> "Future[tuple[int, str]]": ...
-
-    def stop(self) -> None: ...
+        end(process, signal.SIGKILL)
 
 
 class LocalPool:
@@ -78,39 +67,34 @@ class LocalPool:
 
     def __init__(self, home: Home, workers: int, follow: bool) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        cards = [str(n) for n in range(64) if os.path.exists(f"/dev/nvidia{n}")]  # noqa: PTH110
+        cards = [str(n) for n in range(64) if Path(f"/dev/nvidia{n}").exists()]
         named = os.environ.get("CUDA_VISIBLE_DEVICES")
         self.cards = cards if named is None else [card for card in named.split(",") if card]
         self.total = {"cpu": float(workers), "memory_gb": memory, "gpu": float(len(self.cards))}
         self.free = dict(self.total)
         self.home, self.follow = home, follow
         self.executor: Executor = ThreadPoolExecutor(max_workers=64)
-        self.lock = threading.Lock()
+        self.taken: dict[Future[Ended], tuple[dict[str, float], list[str]]] = {}
 
-    def _want(self, node: Node) -> dict[str, float]:
+    def want(self, node: Node) -> dict[str, float]:
         return {token: min(node.resources[token], self.total[token]) for token in TOKENS}
 
     def fits(self, node: Node) -> bool:
-        return all(amount <= self.free[token] for token, amount in self._want(node).items())
+        for future in [future for future in self.taken if future.done()]:
+            tokens, cards = self.taken.pop(future)
+            self.cards += cards
+            self.free = {token: self.free[token] + tokens[token] for token in TOKENS}
+        return all(amount <= self.free[token] for token, amount in self.want(node).items())
 
-    def submit(self, node: Node, command: list[str]) -> "Future[tuple[int, str]]":
-        want = self._want(node)
+    def submit(self, node: Node, words: list[str]) -> "Future[Ended]":
+        want = self.want(node)
+        cards = [self.cards.pop() for _ in range(int(want["gpu"]))]
         variables = {"LINGREC_HOME": str(self.home.root)}
-        with self.lock:
-            for token, amount in want.items():
-                self.free[token] -= amount
-            mine = [self.cards.pop() for _ in range(int(want["gpu"]))]
-        if mine:
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-        future = self.executor.submit(launch, command, variables, self.follow)
-
-        def give_back(_: object) -> None:
-            with self.lock:
-                self.cards.extend(mine)
-                for token, amount in want.items():
-                    self.free[token] += amount
-
-        future.add_done_callback(give_back)
+        if cards:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
+        self.free = {token: self.free[token] - want[token] for token in TOKENS}
+        future = self.executor.submit(launch, words, variables, self.follow)
+        self.taken[future] = want, cards
         return future
 
     def stop(self) -> None:
@@ -130,30 +114,24 @@ class DaskPool:
             raise WrongUse(f"--executor dask={address}: no scheduler answers ({error})") from error
         self.home = home
 
-    def declared(self) -> dict[str, float]:
-        """The largest amount of each token that a single worker of the cluster declares."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        offers = [worker.get("resources", {}) for worker in workers]
-        return {token: max((float(offer.get(token, 0)) for offer in offers), default=0.0)
-                for token in TOKENS}  # fmt: skip
-
     def fits(self, node: Node) -> bool:
         return bool(node)  # Dask queues what does not fit yet
 
-    def submit(self, node: Node, command: list[str]) -> "Future[tuple[int, str]]":
-        declared = self.declared()
-        tokens = {token: min(node.resources[token], declared[token])
-                  for token in TOKENS if declared[token] and node.resources[token]}  # fmt: skip
-        executor: Any = self.client.get_executor(resources=tokens, pure=False, retries=2)
-        variables = {"LINGREC_HOME": str(self.home.root)}
-        plain = ["python", *command[1:]]
-        future: Future[tuple[int, str]] = executor.submit(launch_here, plain, variables)
+    def submit(self, node: Node, words: list[str]) -> "Future[Ended]":
+        """No node asks for more of a token than the largest worker of the cluster declares."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        tokens = {token: min(node.resources[token], max(
+            (float(worker.get("resources", {}).get(token, 0)) for worker in workers), default=0.0
+        )) for token in TOKENS}  # fmt: skip
+        some = {token: amount for token, amount in tokens.items() if amount}
+        executor: Any = self.client.get_executor(resources=some, pure=False, retries=2)
+        future: Future[Ended] = executor.submit(
+            launch, words, {"LINGREC_HOME": str(self.home.root)}
+        )
         return future
 
     def stop(self) -> None:
         self.client.close()
 
 
-def launch_here(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
-    """``launch`` with the interpreter of the machine that it runs on."""
-    return launch([sys.executable, *command[1:]], variables)
+Pool = LocalPool | DaskPool  # whether a node fits now, a future for it, and an end

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from lib.pipeline.notebook import Execution, clean_text, hide_places
-from lib.pipeline.store import Store, folder_bytes
+from lib.pipeline.store import Json, Store, folder_bytes
 
 __all__ = ["describe_failure", "explain", "missing_space"]
 
@@ -13,18 +13,15 @@ FULL = re.compile(r"No space left on device|File too large|Errno (27|28)\b")
 FRAME = re.compile(r"(lib/[\w/]+\.py):(\d+)")
 
 
-def explain(
-    error: Exception, run: Execution, root: Path, log: Path, lack: str
-) -> dict[str, object]:
+def explain(error: Exception, run: Execution, root: Path, log: Path, lack: str) -> Json:
     """The cell, the place in ``lib``, the message and the last lines of a failed execution."""
-    message, cell = clean_text(str(error)), run.cell
-    lines: list[str] = []
-    for n, found in enumerate(run.notebook.cells if run.notebook else []):
+    message, cell, lines = clean_text(str(error)), run.cell, list[str]()
+    for n, found in enumerate(run.nb["cells"]):
         for output in found.get("outputs", []):
-            if output.output_type == "error":
-                lines, cell = clean_text("\n".join(output.traceback)).splitlines(), n
+            if output["output_type"] == "error":
+                lines, cell = clean_text("\n".join(output["traceback"])).splitlines(), n
                 if run.error is not None:
-                    message = f"{output.ename}: {clean_text(output.evalue)}"
+                    message = f"{output['ename']}: {clean_text(output['evalue'])}"
     frames = FRAME.findall("\n".join(lines))
     if not lines and log.exists():
         lines = log.read_text("utf-8").splitlines()
@@ -39,10 +36,8 @@ def explain(
 
 def missing_space(error: Exception, run: Execution, work: Path, last: Path | None) -> str:
     """If a disk or a limit was full: what was written, what is free, and what is missing."""
-    cells = run.notebook.cells if run.notebook else []
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    texts = [str(error), *(str(output.get("evalue")) for output in outputs)]
-    if not any(FULL.search(text) for text in texts):
+    outputs = [output for cell in run.nb["cells"] for output in cell.get("outputs", [])]
+    if not any(FULL.search(str(text)) for text in (error, *(o.get("evalue") for o in outputs))):
         return ""
     written, had = folder_bytes(work) / 1e6, folder_bytes(last) / 1e6 if last else 0.0
     free = shutil.disk_usage(work).free / 1e6
@@ -56,12 +51,10 @@ def missing_space(error: Exception, run: Execution, work: Path, last: Path | Non
 def describe_failure(store: Store, name: str, said: str) -> str:
     """The stored failure of a node as lines for the console."""
     error = store.failure(name)
-    if error is None:
+    if not error:
         return f"    {said or 'the worker ended without a word'}"
     place = f", {error['place']}" if error["place"] else ""
-    cell = f"cell {error['cell']} {str(error['title'])[:80]!r}"
-    lines = [f"{error['notebook']}.ipynb, {cell}{place}", str(error["message"])]
-    told = error["lines"]
-    lines += [f"  | {line}" for line in told] if isinstance(told, list) else []
-    lines += [f"log: {error['log']}", f"again: {error['reproduce']}"]
+    lines = [f"{error['notebook']}.ipynb, cell {error['cell']} {error['title'][:80]!r}{place}",
+             error["message"], *(f"  | {line}" for line in error["lines"]),
+             f"log: {error['log']}", f"again: {error['reproduce']}"]  # fmt: skip
     return "\n".join(f"    {line}" for line in lines)

@@ -11,13 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from lib.data.files import sha256_of
 from lib.pipeline import WrongUse
 from lib.pipeline.profile import CODE_ROOT, Home, Node
-from lib.pipeline.schema import code_cells, is_parameters
+from lib.pipeline.schema import Notebook, code_cells, is_parameters
 
 __all__ = ["SCHEMA", "Hashes", "component_hashes", "device_class", "digest", "library_files"]
 
@@ -42,18 +43,18 @@ class Hashes:
     """
 
     def __init__(self, store: Path, *, trust: bool = True) -> None:
-        self.path = store / "hashes.jsonl"
-        self.root = store.parent
+        self.path, self.root = store / "hashes.jsonl", store.parent
         self.known: dict[str, list[object]] = {}
         self.fresh: dict[str, list[object]] = {}
-        self.trust = trust
-        if trust and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    name, *entry = json.loads(line)
-                    self.known[name] = entry
-                except (ValueError, TypeError):
-                    continue
+        there = trust and self.path.is_file()
+        for line in self.path.read_text("utf-8", "replace").splitlines() if there else []:
+            with suppress(ValueError, TypeError):
+                name, *entry = json.loads(line)
+                self.known[name] = entry
+
+    def learn(self, name: str, entry: list[object]) -> list[object]:
+        self.known[name] = self.fresh[name] = entry
+        return entry
 
     def of(self, path: Path) -> str:
         """The sha256 of one file."""
@@ -62,10 +63,9 @@ class Hashes:
         entry = self.known.get(name)
         if entry and entry[:-1] == stamp:
             return cast(str, entry[-1])
-        now = time.time_ns()
-        sha = sha256_of(path)
+        now, sha = time.time_ns(), sha256_of(path)
         if max(stamp[1:3]) < now - RACY_NS:
-            self.known[name] = self.fresh[name] = [*stamp, sha]
+            self.learn(name, [*stamp, sha])
         return sha
 
     def tree(self, path: Path) -> str:
@@ -78,30 +78,19 @@ class Hashes:
     def imports(self, path: Path, package: str) -> list[str]:
         """What a module imports from ``lib``, remembered by its content."""
         name = f"imports {package} {self.of(path)}"
-        if name not in self.known:
-            found = imported_names(path.read_text(encoding="utf-8"), package, str(path.name))
-            self.known[name] = self.fresh[name] = [*sorted(found)]
-        return cast("list[str]", self.known[name])
+        found = self.known.get(name)
+        if found is None:
+            names = imported_names(path.read_text("utf-8"), package, path.name)
+            found = self.learn(name, [*sorted(names)])
+        return cast("list[str]", found)
 
     def save(self) -> None:
         """Append what was learned; a store that cannot be written only costs hashing again."""
-        if not self.fresh:
-            return
         lines = "".join(json.dumps([name, *entry]) + "\n" for name, entry in self.fresh.items())
         self.fresh = {}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
+        if lines:
+            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
                 file.write(lines)
-        except OSError:
-            return
-
-
-def statements(body: Iterable[ast.AST]) -> Iterable[ast.AST]:
-    """All statements, also inside others; expressions hold no imports and most of a tree."""
-    for node in body:
-        yield node
-        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
-            yield from statements(getattr(node, part, ()))
 
 
 def imported_names(code: str, package: str = "", source: str = "a code cell") -> set[str]:
@@ -112,16 +101,15 @@ def imported_names(code: str, package: str = "", source: str = "a code cell") ->
     """
     names: set[str] = set()
     try:
-        body = ast.parse(code).body
+        tree = ast.parse(code)
     except SyntaxError as error:
         raise WrongUse(f"{source}, line {error.lineno}: {error.msg}; correct it first") from error
-    for node in statements(body):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1]
-            module = ".".join([*base, node.module or ""] if node.level else [node.module or ""])
-            module = module.strip(".")
+            module = ".".join([*(base if node.level else []), node.module or ""]).strip(".")
             names.update({module, *(f"{module}.{alias.name}" for alias in node.names)})
     return {name for name in names if name.split(".")[0] == "lib"}
 
@@ -129,22 +117,16 @@ def imported_names(code: str, package: str = "", source: str = "a code cell") ->
 def library_files(sources: Iterable[str], hashes: Hashes, root: Path = CODE_ROOT) -> list[Path]:
     """The transitive import closure in ``lib`` of some code, with data files beside the modules."""
     queue = {name for code in sources for name in imported_names(code)}
-    modules: set[str] = set()
-    files: set[Path] = set()
+    modules, files = set[str](), set[Path]()
     while queue:
-        name = queue.pop()
-        if name in modules:
-            continue
-        modules.add(name)
-        if "." in name:
-            queue.add(name.rpartition(".")[0])
-        base = root.joinpath(*name.split("."))
+        modules.add(name := queue.pop())
+        parent, base = name.rpartition(".")[0], root.joinpath(*name.split("."))
         path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-        if not path.is_file():
-            continue  # a name inside a module, not a module
-        package = name if base.is_dir() else name.rpartition(".")[0]
-        queue.update(hashes.imports(path, package))
-        files.add(path)
+        found = {parent} if parent else set()
+        if path.is_file():  # else it is a name inside a module, not a module
+            files.add(path)
+            found |= set(hashes.imports(path, name if base.is_dir() else parent))
+        queue |= found - modules
     for folder in {path.parent for path in files}:
         files.update(Path(entry.path) for entry in os.scandir(folder)
                      if not entry.name.endswith((".py", ".pyc")) and entry.is_file())  # fmt: skip
@@ -155,25 +137,21 @@ def device_class(node: Node) -> str:
     """``cuda`` for a node that asks for a GPU where there is one; the rest is ``cpu``."""
     if not node.resources["gpu"]:
         return "cpu"
-    forced = os.environ.get("LINGREC_DEVICE")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
-    return forced or ("cuda" if Path("/dev/nvidia0").exists() and not hidden else "cpu")
+    there = "cuda" if Path("/dev/nvidia0").exists() and not hidden else "cpu"
+    return os.environ.get("LINGREC_DEVICE") or there
 
 
 def component_hashes(
-    home: Home, node: Node, notebook: Mapping[str, object], parameters: Mapping[str, object],
+    home: Home, node: Node, notebook: Notebook, parameters: Mapping[str, object],
     inputs: Mapping[str, str], hashes: Hashes,
 ) -> dict[str, object]:  # fmt: skip
     """Every part of the key by name, so that two keys can be compared part by part."""
     cells = code_cells(notebook)
-    code = [[cell["source"], cast("dict[str, object]", cell["metadata"]).get("tags", [])]
-            for cell in cells if not is_parameters(cell)]  # fmt: skip
+    code = [[c["source"], c["metadata"].get("tags", [])] for c in cells if not is_parameters(c)]
     # IPython's magics are not Python; lines that start with one import nothing
-    sources = [
-        "\n".join(" " if line.lstrip().startswith(("%", "!")) else line
-                  for line in str(cell["source"]).splitlines())
-        for cell in cells
-    ]  # fmt: skip
+    sources = ["\n".join(" " if line.lstrip().startswith(("%", "!")) else line
+                         for line in cell["source"].splitlines()) for cell in cells]  # fmt: skip
     return {
         "schema": SCHEMA,
         "code": digest(code),

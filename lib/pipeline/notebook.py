@@ -1,11 +1,9 @@
-"""papermill behind one function, its verdict never trusted.
+"""papermill's client behind one class, its verdict never trusted.
 
-Its output file says `completed` for cells that never ran when a kernel dies, so nothing here reads
-it: the caller gets the notebook in memory, what went wrong, and decides.
+What papermill writes says `completed` for cells that never ran when a kernel dies, so nothing here
+reads it: the caller gets the notebook in memory, what went wrong, and decides.
 """
 
-import contextlib
-import copy
 import json
 import os
 import re
@@ -16,16 +14,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
-
-from lib.pipeline.lease import holder_is_alive, process_stamp
+from lib.pipeline.lease import SOCKETS
 from lib.pipeline.profile import CODE_ROOT
+from lib.pipeline.schema import Notebook
 
-__all__ = ["Execution", "clean_text", "execute_notebook", "hide_places", "to_text"]
+__all__ = ["Execution", "clean_text", "hide_places", "to_text"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -39,20 +36,45 @@ def clean_text(text: str) -> str:
     return ANSI.sub("", text)
 
 
-@dataclass
-class Execution:
-    """One execution under way or over; ``stop`` may be called from another thread."""
+def hide_places(text: str, root: Path) -> str:
+    """Text without the absolute paths of this machine."""
+    for place, shown in ((root, ""), (CODE_ROOT, ""), (Path(sys.prefix), ""), (Path.home(), "~/")):
+        text = text.replace(f"{place}/", shown)
+    return text
 
-    cell: int = -1
-    cells: int = 0
-    title: str = "starting the kernel"
-    peak_bytes: int = 0
-    process: Any = None
-    stopped: str = ""
-    error: BaseException | None = None
-    notebook: Any = None
-    seconds: list[float] = field(default_factory=list)
-    titles: list[str] = field(default_factory=list)
+
+def cell_titles(cells: list[Notebook]) -> list[str]:
+    """For each cell the last heading above it, else its first line."""
+    titles, heading = [], ""
+    for cell in cells:
+        lines = [line for line in cell["source"].splitlines() if line.strip()] or [""]
+        heads = [line for line in lines if line.startswith("#") and cell["cell_type"] != "code"]
+        heading = heads[-1].lstrip("# ") if heads else heading
+        titles.append(heading or lines[0])
+    return titles
+
+
+class Execution:
+    """One execution of a notebook; papermill's client reports each cell to the methods below."""
+
+    def __init__(self, notebook: Notebook, watch: Callable[[], None]) -> None:
+        self.nb: Any = notebook
+        self.watch = watch
+        self.cell, self.title = -1, "starting the kernel"
+        self.titles = cell_titles(notebook["cells"])
+        self.seconds: list[float] = []
+        self.peak_bytes, self.stopped = 0, ""
+        self.error: Exception | None = None
+        self.manager: Any = None
+        self.started: Any = None
+        self.sockets = ""
+
+    @property
+    def process(self) -> Any:
+        """The kernel, once it was started; also after its end, which its manager forgets."""
+        provisioner = self.manager and self.manager.provisioner
+        self.started = self.started or getattr(provisioner, "process", None)
+        return self.started
 
     @property
     def death(self) -> str:
@@ -63,158 +85,109 @@ class Execution:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def stop(self, reason: str) -> None:
-        """Kill the kernel and all that it started."""
+        """Kill the kernel and all that it started; may be called from another thread."""
         self.stopped = self.stopped or reason
         if self.process is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def sample_memory(self) -> None:
-        """Remember the largest memory of the kernel with its children."""
-        if self.process is None:
-            return
-        with contextlib.suppress(psutil.Error):
-            kernel = psutil.Process(self.process.pid)
-            family = [kernel, *kernel.children(recursive=True)]
-            self.peak_bytes = max(self.peak_bytes, sum(p.memory_info().rss for p in family))
+    def cell_start(self, _: object, index: int) -> None:
+        self.cell, self.title = index, self.titles[index]
+        self.watch()
+        self.seconds[index] = time.monotonic()
 
+    def cell_complete(self, _: object, cell_index: int) -> None:
+        self.seconds[cell_index] = time.monotonic() - self.seconds[cell_index]
 
-def cell_titles(notebook: Mapping[str, Any]) -> list[str]:
-    """For each cell the last heading above it, else its first line."""
-    titles, heading = [], ""
-    for cell in notebook["cells"]:
-        first = next((line for line in cell["source"].splitlines() if line.strip()), "")
-        if cell["cell_type"] == "markdown":
-            heads = [line for line in cell["source"].splitlines() if line.startswith("#")]
-            heading = heads[-1].lstrip("# ") if heads else heading
-        titles.append(heading or first)
-    return titles
+    def cell_exception(self, _: object, exception: Any, **_place: int) -> None:
+        if exception.ename != "SystemExit":  # that is a notebook that ended early
+            self.error = exception
 
+    def autosave_cell(self) -> None:
+        """Nothing is saved under way."""
 
-def socket_folder() -> Path:
-    """A new folder that only this user can enter; those of dead workers are removed."""
-    place = tempfile.gettempdir()
-    base = Path(place if len(place) < 40 else Path(os.sep, "tmp"))
-    for old in base.glob("nb_*"):
-        if holder_is_alive(old.name.removeprefix("nb_").partition(".")[0]) is False:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"nb_{process_stamp()}.", dir=base))
+    def keep_watch(self, over: threading.Event) -> None:
+        """Four times a second: the memory of the kernel with its children, and ``watch``."""
+        import psutil
 
-
-def execute_notebook(
-    source: Mapping[str, Any], parameters: Mapping[str, object], environment: Mapping[str, str],
-    folder: Path, root: Path, log: TextIO, watch: Callable[[Execution], None],
-) -> Execution:  # fmt: skip
-    """Run all cells in a kernel of their own; ``watch`` is called four times a second."""
-    # papermill imports a grammar of internationalised addresses (1.4 s), one of durations (0.1 s)
-    # and pyarrow (0.15 s), all optional and of no use here; a None makes their import fail at once.
-    for unused in ("rfc3987_syntax", "isoduration", "pyarrow"):
-        sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
-    import nbformat
-    import papermill
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-    from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import Engine, papermill_engines
-
-    # A socket's path must be short and absolute: longer than 107 bytes it cannot be bound.
-    sockets = socket_folder()
-    run = Execution(titles=cell_titles(source), cells=len(source["cells"]))
-
-    class Manager(AsyncKernelManager):  # type: ignore[misc]
-        """A kernel of this interpreter, reached through files that only this user can open."""
-
-        def __init__(self, **settings: Any) -> None:
-            place = {"ip": str(sockets / "k"), "connection_file": str(sockets / "kernel.json")}
-            super().__init__(**(settings | place | {"transport": "ipc"}))
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            self._kernel_spec = KernelSpec(argv=argv, language="python")
-
-        async def _async_post_start_kernel(self, **settings: Any) -> None:
-            run.process = self.provisioner.process
-            await super()._async_post_start_kernel(**settings)
-
-        post_start_kernel = _async_post_start_kernel
-
-    class Client(PapermillNotebookClient):  # type: ignore[misc]
-        """Streams what cells print into the log."""
-
-        def log_output_message(self, output: Any) -> None:
-            if output.output_type == "stream":
-                log.write(hide_places(clean_text("".join(output.text)), root))
-                log.flush()
-
-    class Steps(Engine):  # type: ignore[misc]
-        """Tells which cell is running."""
-
-        @classmethod
-        def execute_managed_notebook(cls, manager: Any, kernel_name: str, **_: Any) -> None:
-            run.notebook, begin = manager.nb, manager.cell_start
-            run.titles, run.cells = cell_titles(manager.nb), len(manager.nb.cells)
-            run.seconds = [0.0] * run.cells
-            end = manager.cell_complete
-
-            def started(cell: Any, index: int) -> None:
-                run.cell, run.title = index, run.titles[index]
-                watch(run)
-                run.seconds[index] = time.monotonic()
-                begin(cell, index)
-
-            def ended(cell: Any, cell_index: int) -> None:
-                run.seconds[cell_index] = time.monotonic() - run.seconds[cell_index]
-                end(cell, cell_index=cell_index)
-
-            manager.cell_start, manager.cell_complete = started, ended
-            client = Client(manager, kernel_name=kernel_name, kernel_manager_class=Manager,
-                            log_output=True, timeout=None, startup_timeout=120,
-                            shutdown_kernel="immediate")  # fmt: skip
-            client.execute(env=dict(environment), cwd=str(folder), stdout=log, stderr=log)
-
-    over = threading.Event()
-
-    def keep_watch() -> None:
         while not over.wait(0.25):
-            run.sample_memory()
-            watch(run)
+            with suppress(psutil.Error, AttributeError):
+                kernel = psutil.Process(self.process.pid)
+                family = [kernel, *kernel.children(recursive=True)]
+                used = sum(process.memory_info().rss for process in family)
+                self.peak_bytes = max(self.peak_bytes, used)
+            self.watch()
 
-    papermill_engines.register("lingrec", Steps)
-    watcher = threading.Thread(target=keep_watch, daemon=True)
-    watcher.start()
-    try:
-        notebook = nbformat.from_dict(copy.deepcopy(dict(source)))
-        run.notebook = papermill.execute_notebook(
-            notebook, None, parameters=dict(parameters), engine_name="lingrec",
-            kernel_name="python3", language="python", progress_bar=False,
-        )  # fmt: skip
-    except Exception as error:  # noqa: BLE001 - whatever it was, the caller tells it apart
-        run.error = error
-    finally:
-        if run.notebook is not None:  # papermill adds cells that announce an error
-            cells, marker = run.notebook.cells, "papermill-error-cell-tag"
-            run.notebook.cells = [c for c in cells if marker not in c.metadata.get("tags", [])]
-        over.set()
-        watcher.join()
-        run.stop("")  # a kernel that outlived its notebook
-        shutil.rmtree(sockets, ignore_errors=True)
-    return run
+    def run(
+        self, parameters: Mapping[str, object], environment: Mapping[str, str], folder: Path,
+        root: Path, log: TextIO,
+    ) -> None:  # fmt: skip
+        """Run all cells in a kernel of their own; what went wrong is in ``error``."""
+        over = threading.Event()
+        watcher = threading.Thread(target=self.keep_watch, args=(over,), daemon=True)
+        watcher.start()
+        try:
+            self.execute(parameters, dict(environment), folder, root, log)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the caller tells it apart
+            self.error = error
+        finally:
+            over.set()
+            watcher.join()
+            self.stop("")  # a kernel that outlived its notebook
+            shutil.rmtree(self.sockets, ignore_errors=True)
 
+    def execute(
+        self, parameters: Mapping[str, object], environment: dict[str, str], folder: Path,
+        root: Path, log: TextIO,
+    ) -> None:  # fmt: skip
+        # papermill imports a grammar of internationalised addresses (1.4 s), one of durations
+        # (0.1 s) and pyarrow (0.15 s), of no use here; a None makes their import fail at once.
+        for unused in ("rfc3987_syntax", "isoduration", "pyarrow"):
+            sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
+        import nbformat
+        from jupyter_client.kernelspec import KernelSpec
+        from jupyter_client.manager import AsyncKernelManager
+        from papermill.clientwrap import PapermillNotebookClient
+        from papermill.parameterize import parameterize_notebook
 
-def hide_places(text: str, root: Path) -> str:
-    """Text without the absolute paths of this machine."""
-    for place, shown in ((root, ""), (CODE_ROOT, ""), (Path(sys.prefix), ""), (Path.home(), "~/")):
-        text = text.replace(f"{place}/", shown)
-    return text
+        class Client(PapermillNotebookClient):  # type: ignore[misc]
+            """Streams what cells print into the log."""
+
+            def log_output_message(self, output: Any) -> None:
+                if output.output_type == "stream":
+                    log.write(hide_places(clean_text("".join(output.text)), root))
+                    log.flush()
+
+        self.nb = nbformat.from_dict(json.loads(json.dumps(self.nb)))
+        self.nb.metadata["papermill"] = {}
+        for cell in self.nb.cells:
+            cell.metadata.setdefault("tags", [])
+        if parameters:
+            self.nb = parameterize_notebook(
+                self.nb, dict(parameters), kernel_name="python3", language="python"
+            )
+        self.titles = cell_titles(self.nb.cells)
+        self.seconds = [0.0] * len(self.titles)
+        # Sockets that only this user can open; a path longer than 107 bytes cannot be bound.
+        near = tempfile.gettempdir()
+        self.sockets = tempfile.mkdtemp(prefix=SOCKETS, dir=near if len(near) < 40 else "/tmp")
+        place = {"ip": f"{self.sockets}/k", "connection_file": f"{self.sockets}/kernel.json"}
+        self.manager = AsyncKernelManager(transport="ipc", **place)
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        self.manager._kernel_spec = KernelSpec(argv=argv, language="python")
+        client = Client(self, km=self.manager, kernel_name="python3", log_output=True,
+                        timeout=None, startup_timeout=120, shutdown_kernel="immediate")  # fmt: skip
+        client.execute(env=environment, cwd=str(folder), stdout=log, stderr=log, cleanup_kc=True)
 
 
 def to_text(notebook: Mapping[str, Any], root: Path) -> str:
     """An executed notebook as text, without terminal codes, times of day or absolute paths."""
     stripped = json.loads(json.dumps(notebook))
-    stripped["metadata"].pop("papermill", None)
+    for part in [stripped, *stripped["cells"]]:
+        for name in ("papermill", "execution"):
+            part["metadata"].pop(name, None)
     for cell in stripped["cells"]:
-        cell["metadata"].pop("papermill", None)
-        cell["metadata"].pop("execution", None)
         for output in cell.get("outputs", []):
             if "traceback" in output:
                 output["traceback"] = [clean_text(line) for line in output["traceback"]]
-    text = json.dumps(stripped, indent=1, ensure_ascii=False)
-    return hide_places(text, root) + "\n"
+    return hide_places(json.dumps(stripped, indent=1, ensure_ascii=False), root) + "\n"

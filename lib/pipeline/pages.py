@@ -14,8 +14,7 @@ __all__ = ["page_states", "render_pages"]
 
 def page_states(home: Home, profile: Profile) -> dict[str, dict[str, object]]:
     """For each node its state as a reader sees it: done, stale, failed, blocked or not run."""
-    store = Store(home, profile.name)
-    states: dict[str, dict[str, object]] = {}
+    store, states = Store(home, profile.name), dict[str, dict[str, object]]()
     steps = plan(home, profile, profile.order(), Hashes(home.store), lenient=True)
     for name, step in steps.items():
         state: str = step.state
@@ -23,10 +22,9 @@ def page_states(home: Home, profile: Profile) -> dict[str, dict[str, object]]:
             state = "stale" if store.current(name) else "not run"
         if state != "done" and store.failure(name):
             state = "failed"
-        node = profile.nodes[name]
         states[name] = {
-            "state": state, "reason": "; ".join(step.reasons), "notebook": node.notebook,
-            "uses": sorted(node.needs), "title": "",
+            "state": state, "reason": "; ".join(step.reasons),
+            "notebook": profile.nodes[name].notebook, "uses": sorted(profile.nodes[name].needs),
             "used_by": sorted(n for n, other in profile.nodes.items() if name in other.needs),
         }  # fmt: skip
     return states
@@ -34,26 +32,22 @@ def page_states(home: Home, profile: Profile) -> dict[str, dict[str, object]]:
 
 def render_pages(home: Home, profile: Profile) -> bool:
     """Bring ``reports/`` up to date; a page that cannot be made is told, results stay."""
-    store, states = Store(home, profile.name), page_states(home, profile)
-    currents = {name: store.current(name) for name in states}
-    keys = {name: result and result.key for name, result in currents.items()}
+    store, hashes = Store(home, profile.name), Hashes(home.store)
+    states = page_states(home, profile)
+    keys = {name: result.key for name in states if (result := store.current(name))}
     failures = {name: store.failure(name) for name in states}
-    hashes, folder = Hashes(home.store), CODE_ROOT / "lib" / "report"
-    sources = [*home.root.glob("notebooks/*.ipynb"), *folder.rglob("*.*")]
+    sources = [*home.root.glob("notebooks/*.ipynb"), *(CODE_ROOT / "lib/report").rglob("*.*")]
     texts = sorted(hashes.of(path) for path in sources if path.suffix != ".pyc")
-    shown = digest([states, keys, failures, texts])
-    stamp = store.root / "rendered"
+    shown, stamp = digest([states, keys, failures, texts]), store.root / "rendered"
     if stamp.exists() and stamp.read_text() == shown and (home.root / "reports").exists():
         return True
-    from lib.report.render import render_all
-
     try:
+        from lib.report.render import render_all
+
         index = render_all(home.root, profile.name, states)
     except Exception as error:  # noqa: BLE001 - pages never undo what notebooks finished
         told = "".join(traceback.format_exception(error)[-3:])
-        print(
-            f"the pages could not be made: {type(error).__name__}: {error}\n{told}", file=sys.stderr
-        )
+        print(f"the pages could not be made: {error!r}\n{told}", file=sys.stderr)
         return False
     write_atomic(stamp, shown.encode())
     print(f"pages: {index.relative_to(home.root)}")

@@ -1,15 +1,15 @@
 """What to run, in which order, and why: pure functions that read the store and change nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from lib.pipeline import Blocked, WrongUse
 from lib.pipeline.keys import Hashes, component_hashes, digest
 from lib.pipeline.profile import Home, Node, Profile
-from lib.pipeline.schema import check_parameters, nearest, parse_schema, read_notebook
+from lib.pipeline.schema import Notebook, check_parameters, nearest, parse_schema, read_notebook
 from lib.pipeline.store import Store
 
 __all__ = ["Input", "State", "Step", "examine", "node_parameters", "plan", "select"]
@@ -35,15 +35,13 @@ class Step:
     state: State
     reasons: tuple[str, ...]
     key: str = ""
-    render_key: str = ""
-    parts: Mapping[str, object] | None = None
-    parameters: Mapping[str, object] | None = None
-    given: tuple[str, ...] = ()
-    inputs: Mapping[str, Input] | None = None
+    parts: Mapping[str, object] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict)
 
 
 def resolve_inputs(home: Home, store: Store, node: Node, hashes: Hashes) -> dict[str, Input]:
-    """The inputs of a node from the current results, each file checked against its manifest.
+    """The inputs of a node from the current results.
 
     An optional one is left out where it is missing, corrupt, or failed when it ran last.
     """
@@ -61,40 +59,33 @@ def resolve_inputs(home: Home, store: Store, node: Node, hashes: Hashes) -> dict
 
 
 def resolve_input(home: Home, store: Store, node: Node, name: str, hashes: Hashes) -> Input:
-    """One input of a node from the current results."""
-    reference = node.inputs[name]
-    if reference.startswith("raw:"):
-        path = home.root / "data" / "raw" / reference.removeprefix("raw:")
-        if not path.exists():
-            raise Blocked(
-                f"{node.place('inputs', name)}: data/raw/{reference.removeprefix('raw:')} is "
-                f"not there; put it there or try `run_all.py fetch {store.profile}`"
-            )
-        return Input("", "", path, hashes.tree(path))
-    upstream, _, sub = reference.partition("/")
-    result = store.current(upstream)
-    remedy = f"run `run_all.py {store.profile} --until {upstream}`"
+    """One input of a node from the current results, each file checked against its manifest."""
+    source, _, sub = node.inputs[name].partition("/")
+    if source.startswith("raw:"):
+        raw = "data/raw/" + node.inputs[name].removeprefix("raw:")
+        if not (home.root / raw).exists():
+            raise Blocked(f"{node.place('inputs', name)}: {raw} is not there; put it there or try "
+                          f"`run_all.py fetch {store.profile}`")  # fmt: skip
+        return Input("", "", home.root / raw, hashes.tree(home.root / raw))
+    result = store.current(source)
+    remedy = f"run `run_all.py {store.profile} --until {source}`"
     if result is None:
-        raise Blocked(f"needs {upstream}, which has no finished result; {remedy}")
-    damage = store.damage(result, hashes)
-    if damage:
-        raise Blocked(f"needs {upstream}, whose result is corrupt: {damage[0]}; {remedy}")
+        raise Blocked(f"needs {source}, which has no finished result; {remedy}")
+    if damage := store.damage(result, hashes):
+        raise Blocked(f"needs {source}, whose result is corrupt: {damage[0]}; {remedy}")
     found = result.output_hash(sub)
     if found is None:
-        files = cast("dict[str, object]", result.manifest["files"])
-        made = [f.removeprefix("outputs/") for f in files if f.startswith("outputs/")]
-        raise WrongUse(
-            f"{node.place('inputs', name)}: {upstream} makes no {sub!r}. {nearest(sub, made)}"
-        )
-    return Input(upstream, result.key, result.output(sub), found)
+        made = [f.removeprefix("outputs/") for f in result.manifest["files"] if "outputs/" in f]
+        told = f"{node.place('inputs', name)}: {source} makes no {sub!r}. {nearest(sub, made)}"
+        raise WrongUse(told)
+    return Input(source, result.key, result.output(sub), found)
 
 
-def node_parameters(home: Home, node: Node) -> tuple[dict[str, object], dict[str, object]]:
+def node_parameters(home: Home, node: Node) -> tuple[Notebook, dict[str, object]]:
     """The notebook of a node, and its parameters checked against the notebook's schema."""
     notebook = read_notebook(home.notebook(node.notebook))
     schema = parse_schema(notebook, f"{node.notebook}.ipynb")
-    place = partial(node.place, "params")
-    return notebook, check_parameters(schema, node.params, place)
+    return notebook, check_parameters(schema, node.params, partial(node.place, "params"))
 
 
 def examine(
@@ -110,13 +101,10 @@ def examine(
     known = {key: value.hash for key, value in inputs.items()}
     parts = component_hashes(home, node, notebook, parameters, known, hashes)
     key = digest(parts)
-    prose = [cell["source"] for cell in cast("list[dict[str, object]]", notebook["cells"])
-             if cell["cell_type"] == "markdown"]  # fmt: skip
     state, reasons = verdict(store, name, key, parts, hashes)
     if force:
         state, reasons = "run", ("forced",)
-    return Step(name, state, reasons, key, digest([key, prose]), parts, parameters,
-                tuple(node.params), inputs)  # fmt: skip
+    return Step(name, state, reasons, key, parts, parameters, inputs)
 
 
 def verdict(
@@ -125,14 +113,12 @@ def verdict(
     """Whether the result with this key is there and whole; if not, what changed."""
     current, result = store.current(name), store.result(name, key)
     if result is not None:
-        damage = store.damage(result, hashes)
-        if damage:
+        if damage := store.damage(result, hashes):
             return "corrupt", tuple(damage)
         same = current is not None and current.key == result.key
         return "done", () if same else ("an earlier result fits again",)
     if current is None:
-        failed = store.failure(name) is not None
-        return "run", ("failed last time" if failed else "never finished",)
+        return "run", ("failed last time" if store.failure(name) else "never finished",)
     return "run", changes(current.parts, parts) or ("its result is gone",)
 
 
@@ -144,15 +130,11 @@ def changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, 
     """
     told = []
     for part in sorted(old.keys() | new.keys()):
-        before, after = old.get(part), new.get(part)
-        if part in old and part in new and before == after:
-            continue
         if part not in old or part not in new:
             told.append(f"{part} {'is new' if part in new else 'is no longer used'}")
-        elif part.startswith("param.") or part in {"python", "device", "seed", "schema"}:
-            told.append(f"{part} {before} → {after}")
-        else:
-            told.append(f"{part} changed")
+        elif old[part] != new[part]:
+            plain = part.startswith("param.") or part in {"python", "device", "seed", "schema"}
+            told.append(f"{part} {old[part]} → {new[part]}" if plain else f"{part} changed")
     return tuple(told)
 
 
@@ -162,10 +144,8 @@ def select(profile: Profile, only: set[str], start: set[str], until: set[str]) -
         if name not in profile.nodes:
             raise WrongUse(f"no node {name!r} in {profile.name}. {nearest(name, profile.nodes)}")
     chosen = set(only or profile.nodes)
-    if start:
-        chosen &= profile.downstream(start)
-    if until:
-        chosen &= profile.upstream(until)
+    chosen &= profile.downstream(start) if start else chosen
+    chosen &= profile.upstream(until) if until else chosen
     return [name for name in profile.order() if name in chosen]
 
 
@@ -192,7 +172,7 @@ def plan(
         if stuck:
             step = Step(name, "blocked", (f"needs {stuck[0]}, which is blocked",))
         elif moving and step.state != "run" and "data/raw/" not in "".join(step.reasons):
-            waits = f"waits for {', '.join(moving)}"
-            step = Step(name, "maybe" if step.key else "run", (waits,))
+            waits = (f"waits for {', '.join(moving)}",)
+            step = replace(step, state="maybe" if step.key else "run", reasons=waits)
         steps[name] = step
     return steps

@@ -25,8 +25,7 @@ INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)\Z", re.ASCII)
 FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?\Z", re.ASCII)
 WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 RESOURCES = {"cpu": 1.0, "memory_gb": 1.0, "gpu": 0.0, "minutes": 120.0}
-
-Path_ = tuple[str, ...]
+Lines = dict[tuple[str, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,13 @@ class Home:
     def store(self) -> Path:
         return self.root / "data" / "store"
 
-    def notebook(self, name: str) -> Path:
-        return self.root / "notebooks" / f"{name}.ipynb"
-
     @property
     def lock(self) -> Path:
         own = self.root / "requirements.lock"
         return own if own.exists() else CODE_ROOT / "requirements.lock"
+
+    def notebook(self, name: str) -> Path:
+        return self.root / "notebooks" / f"{name}.ipynb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Node:
     inputs: dict[str, str]
     params: dict[str, object]
     resources: dict[str, float]
-    lines: dict[Path_, int]
+    lines: Lines
     source: str
     optional: frozenset[str] = frozenset()  # names of inputs that may be missing
 
@@ -73,34 +72,31 @@ class Node:
 
     def place(self, *path: str) -> str:
         """Where in the profile something stands, for messages."""
-        line = self.lines.get(path, self.lines.get((), 0))
+        own = ("nodes", self.name)
+        line = self.lines.get((*own, *path)) or self.lines[own]
         return f"{self.source}, line {line}: node {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
+    """All nodes of one file, and what has to be fetched for them."""
+
     name: str
     about: str
     nodes: dict[str, Node]
     fetch: object = None  # what to download, read by lib.data.fetch
     manual: object = None  # what a person has to get
 
-    @property
-    def graph(self) -> dict[str, set[str]]:
-        return {name: node.needs for name, node in self.nodes.items()}
-
     def order(self) -> list[str]:
         """Every node after what it needs."""
-        return list(TopologicalSorter(self.graph).static_order())
+        graph = {name: node.needs for name, node in self.nodes.items()}
+        return list(TopologicalSorter(graph).static_order())
 
     def upstream(self, names: set[str]) -> set[str]:
         """The nodes themselves and all they stand on."""
-        found, queue = set[str](), list(names)
-        while queue:
-            name = queue.pop()
-            if name not in found:
-                found.add(name)
-                queue.extend(self.nodes[name].needs)
+        found = set(names)
+        while more := {need for name in found for need in self.nodes[name].needs} - found:
+            found |= more
         return found
 
     def downstream(self, names: set[str]) -> set[str]:
@@ -113,16 +109,16 @@ def find_home() -> Home:
     return Home(Path(os.environ.get("LINGREC_HOME") or CODE_ROOT).resolve())
 
 
-def read_yaml(text: str, source: str) -> tuple[object, dict[Path_, int]]:
+def read_yaml(text: str, source: str) -> tuple[object, Lines]:
     """The value of a YAML document and the line of each of its keys.
 
     >>> read_yaml("lr: 1e-4", "x.yaml")[0]
     {'lr': 0.0001}
     """
-    lines: dict[Path_, int] = {}
+    lines: Lines = {}
     seen: set[int] = set()
 
-    def build(node: yaml.Node, path: Path_) -> object:
+    def build(node: yaml.Node, path: tuple[str, ...]) -> object:
         line = node.start_mark.line + 1
         lines.setdefault(path, line)
         if id(node) in seen:
@@ -168,14 +164,13 @@ def load_profile(home: Home, name: str) -> Profile:
         raise WrongUse(f"{source}: no such profile. {nearest(name, names)}")
     raw, lines = read_yaml(path.read_text(encoding="utf-8"), source)
     top = check_keys(raw, {"about", "nodes", "fetch", "manual"}, source)
-    nodes = check_keys(top.get("nodes"), None, f"{source}: nodes")
-    profile = Profile(name, str(top.get("about") or ""), {
-        node: build_node(node, spec, lines, source) for node, spec in nodes.items()
-    }, top.get("fetch"), top.get("manual"))  # fmt: skip
-    for node in profile.nodes.values():
-        for need in sorted(node.needs - profile.nodes.keys()):
+    specs = check_keys(top.get("nodes"), None, f"{source}: nodes")
+    nodes = {node: build_node(node, spec, lines, source) for node, spec in specs.items()}
+    for node in nodes.values():
+        for need in sorted(node.needs - nodes.keys()):
             place = node.place("inputs")
-            raise WrongUse(f"{place}: input {need!r} is no node. {nearest(need, profile.nodes)}")
+            raise WrongUse(f"{place}: input {need!r} is no node. {nearest(need, nodes)}")
+    profile = Profile(name, str(top.get("about") or ""), nodes, top.get("fetch"), top.get("manual"))
     try:
         profile.order()
     except CycleError as error:
@@ -183,32 +178,31 @@ def load_profile(home: Home, name: str) -> Profile:
     return profile
 
 
-def build_node(name: str, spec: object, lines: dict[Path_, int], source: str) -> Node:
+def build_node(name: str, spec: object, lines: Lines, source: str) -> Node:
     """Check the shape of one node."""
-    prefix = ("nodes", name)
-    own = {path[2:]: line for path, line in lines.items() if path[:2] == prefix}
-    place = f"{source}, line {lines[prefix]}: node {name}"
-    if not NAME.match(name):
-        raise WrongUse(f"{place}: a node's name is letters, digits and _; rename it")
+    place = f"{source}, line {lines['nodes', name]}: node {name}"
     parts = check_keys(spec, {"notebook", "inputs", "params", "resources"}, place)
-    if not isinstance(parts.get("notebook"), str):
-        raise WrongUse(f"{place}: write `notebook: NN_verb_object`")
-    inputs = check_keys(parts.get("inputs") or {}, None, f"{place}: inputs")
+    notebook = parts.get("notebook")
+    inputs, params, given = (check_keys(parts.get(key) or {}, known, f"{place}: {key}")
+                             for key, known in (("inputs", None), ("params", None),
+                                                ("resources", set(RESOURCES))))  # fmt: skip
+    wrong = ""
+    if not NAME.match(name):
+        wrong = "a node's name is letters, digits and _; rename it"
+    elif not isinstance(notebook, str):
+        wrong = "write `notebook: NN_verb_object`"
     for key, value in inputs.items():
-        if not isinstance(value, str) or ".." in value.split("/") or "/" in value[:1]:
-            raise WrongUse(
-                f"{place}: input {key}: {value!r} is not `node`, `node/path` or `raw:path`"
-            )
-    references = {key: str(value).removesuffix("?") for key, value in inputs.items()}
-    optional = frozenset(key for key in inputs if references[key] != inputs[key])
-    params = check_keys(parts.get("params") or {}, None, f"{place}: params")
-    given = check_keys(parts.get("resources") or {}, set(RESOURCES), f"{place}: resources")
+        if not isinstance(value, str) or ".." in value.split("/") or value.startswith("/"):
+            wrong = f"input {key}: {value!r} is not `node`, `node/path` or `raw:path`"
     for key, amount in given.items():
         if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
-            raise WrongUse(f"{place}: resources: {key} = {amount!r}; expected a number, 0 or more")
-    resources = RESOURCES | cast("dict[str, float]", given)
-    return Node(name, cast(str, parts["notebook"]), references, params, resources, own, source,
-                optional)  # fmt: skip
+            wrong = f"resources: {key} = {amount!r}; expected a number, 0 or more"
+    if wrong:
+        raise WrongUse(f"{place}: {wrong}")
+    references = {key: str(value).removesuffix("?") for key, value in inputs.items()}
+    optional = frozenset(key for key in inputs if references[key] != inputs[key])
+    return Node(name, cast(str, notebook), references, params,
+                RESOURCES | cast("dict[str, float]", given), lines, source, optional)  # fmt: skip
 
 
 def check_keys(value: object, known: set[str] | None, place: str) -> dict[str, object]:

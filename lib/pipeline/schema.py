@@ -17,18 +17,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from lib.pipeline import WrongUse
 
-__all__ = ["Field", "check_parameters", "code_cells", "nearest", "parse_schema", "read_notebook"]
+__all__ = ["Field", "Notebook", "check_parameters", "code_cells", "nearest", "parse_schema",
+           "read_notebook"]  # fmt: skip
 
+Notebook = dict[str, Any]
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(
     rf"(?:(?P<low>{NUMBER})?\.\.(?P<high>{NUMBER})?|(?P<sign>[<>]=?)\s*(?P<bound>{NUMBER}))\s*:\s*"
 )
 SIGNS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-SIMPLE = {"bool": bool, "int": int, "str": str}
+JSON_TYPES = ("bool", "int", "float", "str", "list", "dict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,12 @@ class Field:
     default: object
     bounds: tuple[tuple[str, float], ...]
     meaning: str
-    line: int
 
     @property
     def expected(self) -> str:
         limits = " and ".join(f"{sign} {bound:g}" for sign, bound in self.bounds)
-        return ast.unparse(self.kind) + (f" {limits}" if limits else "")
+        told = f" ({self.meaning})" if self.meaning else ""
+        return f"expected {ast.unparse(self.kind)} {limits}".rstrip() + told
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -59,10 +61,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(options) or 'none'}."
 
 
-def read_notebook(path: Path) -> dict[str, object]:
+def read_notebook(path: Path) -> Notebook:
     """Read a notebook's JSON, with the source of each cell as one string."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook: Notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
             cell["source"] = "".join(cell["source"])
     except FileNotFoundError:
@@ -70,22 +72,21 @@ def read_notebook(path: Path) -> dict[str, object]:
         raise WrongUse(f"{path.name}: no such notebook. {nearest(path.stem, names)}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise WrongUse(f"{path.name}: not a notebook in nbformat 4 ({error})") from error
-    return cast("dict[str, object]", notebook)
+    return notebook
 
 
-def code_cells(notebook: Mapping[str, object]) -> list[dict[str, object]]:
+def code_cells(notebook: Notebook) -> list[Notebook]:
     """The code cells that contain something."""
-    cells = cast("list[dict[str, object]]", notebook["cells"])
-    return [cell for cell in cells if cell["cell_type"] == "code" and str(cell["source"]).strip()]
+    return [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"].strip()]
 
 
-def is_parameters(cell: Mapping[str, object]) -> bool:
-    return "parameters" in cast("dict[str, list[str]]", cell["metadata"]).get("tags", [])
+def is_parameters(cell: Notebook) -> bool:
+    return "parameters" in cell["metadata"].get("tags", [])
 
 
-def parse_schema(notebook: Mapping[str, object], source: str) -> dict[str, Field]:
+def parse_schema(notebook: Notebook, source: str) -> dict[str, Field]:
     """Read the fields of the one cell tagged ``parameters``."""
-    cells = [str(cell["source"]) for cell in code_cells(notebook) if is_parameters(cell)]
+    cells = [cell["source"] for cell in code_cells(notebook) if is_parameters(cell)]
     if len(cells) != 1:
         raise WrongUse(f"{source}: {len(cells)} cells tagged `parameters`, expected exactly one")
     try:
@@ -95,22 +96,21 @@ def parse_schema(notebook: Mapping[str, object], source: str) -> dict[str, Field
     tokens = tokenize.generate_tokens(io.StringIO(cells[0]).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     fields: dict[str, Field] = {}
-    for statement in body:
-        place = f"{source}: parameters cell, line {statement.lineno}"
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            raise WrongUse(f"{place}: {ast.unparse(statement)!r} is not `name: type = literal`")
-        name = statement.target.id
+    for line in body:
+        place = f"{source}: parameters cell, line {line.lineno}"
+        if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
+            raise WrongUse(f"{place}: {ast.unparse(line)!r} is not `name: type = literal`")
+        name = line.target.id
         if name in fields:
             raise WrongUse(f"{place}: {name} is given twice; keep one line")
         try:
-            value = ast.literal_eval(statement.value) if statement.value else None
+            value = ast.literal_eval(line.value) if line.value else None
         except ValueError:
             raise WrongUse(f"{place}: the default of {name} must be a literal") from None
-        comment = comments.get(statement.end_lineno or 0) or comments.get(statement.lineno, "")
-        bounds, meaning = parse_range(comment)
-        field = Field(name, statement.annotation, value, bounds, meaning, statement.lineno)
-        fields[name] = Field(name, field.kind, fit_value(field, value, place), bounds, meaning,
-                             statement.lineno)  # fmt: skip
+        comment = comments.get(line.end_lineno or 0) or comments.get(line.lineno, "")
+        field = Field(name, line.annotation, None, *parse_range(comment))
+        default = fit_value(field, value, place)
+        fields[name] = Field(name, field.kind, default, field.bounds, field.meaning)
     return fields
 
 
@@ -129,22 +129,17 @@ def parse_range(comment: str) -> tuple[tuple[tuple[str, float], ...], str]:
 
 
 def fit_value(field: Field, value: object, place: str) -> object:
-    """The value in its declared type, or an error that says what to write instead."""
+    """The value in its declared type and range, or an error that says what to write instead."""
     try:
         fitted = fit(value, field.kind)
     except ValueError as error:
-        raise WrongUse(
-            f"{place}: {field.name} = {value!r}: {error}; expected {field.expected}"
-            + (f" ({field.meaning})" if field.meaning else "")
-        ) from None
-    numbers = fitted if isinstance(fitted, list) else [fitted]
-    for number in numbers:
-        for sign, bound in field.bounds:
-            if isinstance(number, int | float) and not SIGNS[sign](number, bound):
-                raise WrongUse(
-                    f"{place}: {field.name} = {value!r} is out of range; "
-                    f"expected {field.expected} ({field.meaning})"
-                )
+        told = f"{place}: {field.name} = {value!r}: {error}; {field.expected}"
+        raise WrongUse(told) from None
+    found = fitted if isinstance(fitted, list) else [fitted]
+    for number in [item for item in found if isinstance(item, int | float)]:
+        if not all(SIGNS[sign](number, bound) for sign, bound in field.bounds):
+            told = f"{place}: {field.name} = {value!r} is out of range; {field.expected}"
+            raise WrongUse(told)
     return fitted
 
 
@@ -158,11 +153,11 @@ def fit(value: object, kind: ast.expr) -> object:
                 return fit(value, right)
         case ast.Constant(value=None) if value is None:
             return None
-        case ast.Name(id="float") if isinstance(value, int | float) and not isinstance(value, bool):
-            if not math.isfinite(value):
+        case ast.Name(id="float") if type(value) in {int, float}:
+            if not math.isfinite(value):  # type: ignore[arg-type]
                 raise ValueError("not a finite number")
-            return float(value)
-        case ast.Name(id=("bool" | "int" | "str") as name) if type(value) is SIMPLE[name]:
+            return float(value)  # type: ignore[arg-type]
+        case ast.Name(id=("bool" | "int" | "str") as name) if type(value).__name__ == name:
             return value
         case ast.Name(id="dict") if isinstance(value, dict):
             return {fit(key, ast.Name("str")): fit_json(item) for key, item in value.items()}
@@ -176,26 +171,21 @@ def fit(value: object, kind: ast.expr) -> object:
             if value in allowed:
                 return value
             raise ValueError(f"not one of the choices. {nearest(str(value), map(str, allowed))}")
-        case ast.Name(id=("bool" | "int" | "float" | "str" | "dict" | "list" as name)):
-            found = type(value).__name__
-            hint = f"write {int(value)}" if name == "int" and isinstance(value, float) and (
-                value.is_integer()) else f"write a {name}"  # fmt: skip
-            raise ValueError(f"is a {found}; {hint}")
-        case ast.Subscript(value=ast.Name(id="list")):
-            raise ValueError(f"is a {type(value).__name__}; write a list, [a, b]")
-        case ast.Constant(value=None):
-            raise ValueError(f"is a {type(value).__name__}; write null")
-    raise ValueError(f"the type {ast.unparse(kind)} is not one that a parameter can have")
+    wanted = ast.unparse(kind).partition("[")[0]
+    if wanted not in {*JSON_TYPES, "None"}:
+        raise ValueError(f"the type {wanted} is not one that a parameter can have")
+    hint = {"list": "a list, [a, b]", "None": "null"}.get(wanted, f"a {wanted}")
+    if wanted == "int" and isinstance(value, float) and value.is_integer():
+        hint = str(int(value))
+    raise ValueError(f"is a {type(value).__name__}; write {hint}")
 
 
 def fit_json(value: object) -> object:
     """Any JSON value with finite numbers and text keys."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    kind = {float: "float", list: "list", dict: "dict"}.get(type(value))
-    if kind is None:
-        raise ValueError(f"{value!r} is a {type(value).__name__}, which JSON does not have")
-    return fit(value, ast.Name(kind))
+    name = type(value).__name__
+    if value is not None and name not in JSON_TYPES:
+        raise ValueError(f"{value!r} is a {name}, which JSON does not have")
+    return value if value is None else fit(value, ast.Name(name))
 
 
 def check_parameters(

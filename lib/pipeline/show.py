@@ -1,15 +1,13 @@
 """Progress for people: a live table on a terminal, lines and a heartbeat in a pipe."""
 
-import json
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from lib.pipeline.failure import describe_failure
 from lib.pipeline.notebook import clean_text
 from lib.pipeline.profile import Profile
-from lib.pipeline.store import Store
+from lib.pipeline.store import Store, read_mapping
 
 __all__ = ["Reporter"]
 
@@ -24,12 +22,11 @@ class Reporter:
         self, store: Store, profile: Profile, chosen: Sequence[str], *, live: bool
     ) -> None:
         self.store, self.profile, self.chosen = store, profile, chosen
-        self.began = time.monotonic()
+        self.began = self.beat = time.monotonic()
         self.running: dict[str, float] = {}
-        self.over: dict[str, tuple[str, float]] = {}
-        self.beat = time.monotonic()
-        self.live: Any = None
         self.earlier: dict[str, float] = {}
+        self.over: dict[str, str] = {}
+        self.live: Any = None
         if live:
             from rich.live import Live
 
@@ -37,27 +34,29 @@ class Reporter:
             self.live.start()
 
     def say(self, text: str) -> None:
-        text = clean_text(text)
         if self.live:
-            self.live.console.print(text, markup=False, highlight=False)
+            self.live.console.print(clean_text(text), markup=False, highlight=False)
         else:
-            print(text, flush=True)
+            print(clean_text(text), flush=True)
+
+    def expected(self, name: str) -> float:
+        """How long the node took before, in seconds; 0 where nobody knows."""
+        result = self.store.current(name) or next(iter(self.store.results(name)), None)
+        seconds = result.record.get("seconds") if result else 0.0
+        return seconds if isinstance(seconds, float) else 0.0
 
     def started(self, name: str, reasons: Sequence[str]) -> None:
         self.running[name] = time.monotonic()
-        result = self.store.current(name)
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            self.earlier[name] = float(str(result.record()["seconds"])) if result else 0.0
-        expected = f", about {self.earlier[name]:.0f} s" if self.earlier.get(name) else ""
+        earlier = self.earlier[name] = self.expected(name)
+        about = f", about {earlier:.0f} s" if earlier else ""
         shown = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if reasons[3:] else "")
-        self.say(f"▸ {name}: {self.profile.nodes[name].notebook} ({shown}{expected})")
+        self.say(f"▸ {name}: {self.profile.nodes[name].notebook} ({shown}{about})")
 
     def ended(self, name: str, state: str, seconds: float, message: str) -> None:
         self.running.pop(name, None)
-        self.over[name] = (state, seconds)
-        spent = f" {seconds:.1f} s" if seconds else ""
+        self.over[name] = state
         if state != "done":
-            self.say(f"{MARKS[state]} {name}: {state}{spent}")
+            self.say(f"{MARKS[state]} {name}: {state}" + (f" {seconds:.1f} s" if seconds else ""))
         if state == "failed":
             self.say(describe_failure(self.store, name, message))
         elif message:
@@ -74,12 +73,8 @@ class Reporter:
 
     def activity(self, name: str) -> str:
         """Notebook, cell and training progress of a running node."""
-        status, progress = {}, {}
-        with suppress(OSError, ValueError):
-            status = json.loads((self.store.folder(name) / "status.json").read_text("utf-8"))
-        with suppress(OSError, ValueError):
-            progress = json.loads((self.store.folder(name) / "progress.json").read_text("utf-8"))
-        spent = time.monotonic() - self.running[name]
+        folder, spent = self.store.folder(name), time.monotonic() - self.running[name]
+        status, progress = (read_mapping(folder / f) for f in ("status.json", "progress.json"))
         parts = [f"{self.profile.nodes[name].notebook}.ipynb, {spent:.0f} s"]
         if status:
             parts.append(f"cell {status['cell'] + 1}/{status['cells']} {status['title'][:60]!r}")
@@ -89,19 +84,22 @@ class Reporter:
         return ", ".join(parts)
 
     def table(self) -> Any:
+        """The nodes that run, until when if that is known, and how many are over."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("node", "state", "what", "left"):
-            table.add_column(column)
-        for name in self.chosen:
-            if name in self.running:
-                left = self.earlier.get(name, 0) - (time.monotonic() - self.running[name])
-                rest = f"{left:.0f} s" if left > 0 else ""
-                table.add_row(name, "running", Text(clean_text(self.activity(name))), rest)
-        finished, total = len(self.over), len(self.chosen)
-        table.add_row("", f"{finished}/{total}", f"{time.monotonic() - self.began:.0f} s", "")
+        table = Table("node", "state", "what", "expected end", box=None, pad_edge=False)
+        for name, began in self.running.items():
+            left = self.earlier[name] - (time.monotonic() - began)
+            clock = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+            until = f"{clock}, in {left:.0f} s" if left > 0 else ""
+            table.add_row(name, "running", Text(clean_text(self.activity(name))), until)
+        waiting = [n for n in self.chosen if n not in self.over and n not in self.running]
+        if waiting:
+            more = f" and {len(waiting) - 4} more" if waiting[4:] else ""
+            table.add_row("", "waiting", Text(", ".join(waiting[:4]) + more), "")
+        over, spent = len(self.over), time.monotonic() - self.began
+        table.add_row("", f"{over}/{len(self.chosen)}", f"over after {spent:.0f} s", "")
         return table
 
     def close(self) -> None:

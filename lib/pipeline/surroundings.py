@@ -4,10 +4,10 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from lib.pipeline.keys import device_class
 from lib.pipeline.profile import CODE_ROOT, Home, Node
+from lib.pipeline.schema import Notebook
 
 __all__ = ["git_state", "kernel_environment", "memory_bytes", "title_of"]
 
@@ -26,9 +26,8 @@ def kernel_environment(home: Home, node: Node, work: Path) -> dict[str, str]:
     own = {
         "IPYTHONDIR": str(work / "cwd" / ".ipython"), "PYTHONPATH": str(CODE_ROOT),
         "LINGREC_CONTEXT": str(work / "context.json"), "LINGREC_HOME": str(home.root),
+        **({"CUDA_VISIBLE_DEVICES": ""} if device_class(node) == "cpu" else {}),
     }  # fmt: skip
-    if device_class(node) == "cpu":
-        own["CUDA_VISIBLE_DEVICES"] = ""
     threads = str(max(1, int(node.resources["cpu"])))
     return os.environ | dict.fromkeys(THREADS, threads) | FIXED | own
 
@@ -37,11 +36,11 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def title_of(notebook: dict[str, Any]) -> str:
+def title_of(notebook: Notebook) -> str:
     """The notebook's first heading."""
     lines = [line for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-             for line in cell["source"].splitlines() if line.startswith("# ")]  # fmt: skip
-    return lines[0].removeprefix("# ").strip() if lines else ""
+             for line in "".join(cell["source"]).splitlines()]  # fmt: skip
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), "")
 
 
 def git_state() -> dict[str, object]:

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
-from lib.pipeline.executors import Pool, worker_command
+from lib.pipeline.executors import Ended, Pool
 from lib.pipeline.keys import Hashes
 from lib.pipeline.plan import Step, examine
 from lib.pipeline.profile import Home, Profile
@@ -25,16 +25,6 @@ class Outcome:
     message: str = ""
 
 
-@dataclass
-class Walk:
-    """The state of one walk: what runs since when, and how nodes ended."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    running: dict["Future[tuple[int, str]]", tuple[Step, float]] = field(default_factory=dict)
-    waiting: list[Step] = field(default_factory=list)
-    failed: bool = False
-
-
 def walk(
     home: Home, profile: Profile, chosen: Iterable[str], pool: Pool, reporter: Reporter, *,
     hashes: Hashes, force: bool = False, keep_going: bool = False, follow: bool = False,
@@ -43,68 +33,75 @@ def walk(
 
     A node whose optional input failed runs without it.
     """
-    names = set(chosen)
-    sorter = TopologicalSorter({name: profile.nodes[name].needs & names for name in names})
+    needs = {name: profile.nodes[name].needs & set(chosen) for name in chosen}
+    sorter = TopologicalSorter(needs)
     sorter.prepare()
-    store, state = Store(home, profile.name), Walk()
+    words = ["--profile", profile.name, *["--force"] * force, *["--follow"] * follow]
+    outcomes: dict[str, Outcome] = {}
+    running: dict[Future[Ended], tuple[Step, float]] = {}
+    waiting: list[Step] = []
 
     def settle(name: str, outcome: Outcome) -> None:
-        state.outcomes[name] = outcome
-        state.failed |= outcome.state == "failed"
+        outcomes[name] = outcome
         reporter.ended(name, outcome.state, outcome.seconds, outcome.message)
         sorter.done(name)
 
-    def arrive(name: str) -> None:
-        """Decide about a node whose upstream nodes have all ended."""
-        bad = [need for need in profile.nodes[name].requires & names
-               if state.outcomes[need].state in {"failed", "blocked"}]  # fmt: skip
-        if bad:
-            return settle(name, Outcome("blocked", 0.0, f"needs {sorted(bad)[0]}, which failed"))
-        step = examine(home, profile, name, hashes, force=force)
-        if step.state == "blocked":
-            return settle(name, Outcome("blocked", 0.0, step.reasons[0]))
-        if step.state == "done":
-            store.point(name, step.key)
-            if store.failure(name):
-                store.clear_failure(name)  # what failed was another version
-            return settle(name, Outcome("restored" if step.reasons else "done"))
-        hashes.save()  # the worker reads what was learned here, also by --verify
-        state.waiting.append(step)
-        return None
-
-    def collect(future: "Future[tuple[int, str]]") -> None:
-        step, started = state.running.pop(future)
-        seconds = time.monotonic() - started
-        try:
-            code, said = future.result()
-        except Exception as error:  # noqa: BLE001 - the scheduler's own failure, whatever it is
-            code, said = 1, f"{type(error).__name__}: {error}"
-        if code == 0:
-            now = examine(home, profile, step.node, hashes)
-            if now.state == "done":
-                return settle(step.node, Outcome("ran", seconds))
-            said = (
-                f"the worker has other code or packages than the runner: {'; '.join(now.reasons)}"
-            )
-        message = said.strip() or (f"the worker was killed by signal {-code}" if code < 0 else "")
-        return settle(step.node, Outcome("blocked" if code == 3 else "failed", seconds, message))
-
     while sorter.is_active():
         for name in sorter.get_ready():
-            arrive(name)
-        for step in list(state.waiting):
+            bad = [n for n in needs[name] & profile.nodes[name].requires
+                   if outcomes[n].state in {"failed", "blocked"}]  # fmt: skip
+            step = arrive(home, profile, name, hashes, force) if not bad else None
+            if step is None:
+                settle(name, Outcome("blocked", 0.0, f"needs {min(bad)}, which failed"))
+            elif step.state == "blocked":
+                settle(name, Outcome("blocked", 0.0, step.reasons[0]))
+            elif step.state == "done":
+                settle(name, Outcome("restored" if step.reasons else "done"))
+            else:
+                waiting.append(step)
+        for step in list(waiting):
             node = profile.nodes[step.node]
-            if state.failed and not keep_going:
-                state.waiting.remove(step)
+            if not keep_going and any(o.state == "failed" for o in outcomes.values()):
+                waiting.remove(step)
                 settle(step.node, Outcome("blocked", 0.0, "not started: another node failed"))
             elif pool.fits(node):
-                state.waiting.remove(step)
-                command = worker_command(profile.name, step.node, force=force, follow=follow)
-                state.running[pool.submit(node, command)] = (step, time.monotonic())
+                waiting.remove(step)
+                running[pool.submit(node, [step.node, *words])] = step, time.monotonic()
                 reporter.started(step.node, step.reasons)
-        if state.running:
-            over, _ = wait(state.running, timeout=0.25, return_when=FIRST_COMPLETED)
+        if running:
+            over, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
             for future in over:
-                collect(future)
+                step, started = running.pop(future)
+                state, message = collect(home, profile, step, hashes, future)
+                settle(step.node, Outcome(state, time.monotonic() - started, message))
             reporter.tick()
-    return state.outcomes
+    return outcomes
+
+
+def arrive(home: Home, profile: Profile, name: str, hashes: Hashes, force: bool) -> Step:
+    """Decide about a node whose upstream nodes have all ended."""
+    step, store = examine(home, profile, name, hashes, force=force), Store(home, profile.name)
+    if step.state == "done":
+        store.point(name, step.key)
+        store.clear_failure(name)  # what failed was another version
+    elif step.state != "blocked":
+        hashes.save()  # the worker reads what was learned here, also by --verify
+    return step
+
+
+def collect(
+    home: Home, profile: Profile, step: Step, hashes: Hashes, future: "Future[Ended]"
+) -> tuple[str, str]:
+    """How a worker ended, judged by what is in the store and not by its word."""
+    try:
+        code, said = future.result()
+    except Exception as error:  # noqa: BLE001 - the scheduler's own failure, whatever it is
+        code, said = 1, f"{type(error).__name__}: {error}"
+    if code == 0:
+        now = examine(home, profile, step.node, hashes)
+        if now.state == "done":
+            return "ran", ""
+        reasons = "; ".join(now.reasons)
+        return "failed", f"the worker has other code or packages than the runner: {reasons}"
+    killed = f"the worker was killed by signal {-code}" if code < 0 else ""
+    return "blocked" if code == 3 else "failed", said.strip() or killed

@@ -1,7 +1,7 @@
-"""Pages from what the notebooks left behind; plots they share are in ``lib.report.figures``.
+"""Pages from what the notebooks left behind.
 
-The names below load when they are asked for: a notebook that imports ``lib.report.figures`` must
-not depend, through its key, on how pages are rendered.
+The names below load when they are asked for: who reads a frame of metrics must not depend, through
+the key of its notebook, on how pages are rendered.
 """
 
 from importlib import import_module

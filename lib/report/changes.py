@@ -5,15 +5,17 @@ new one. Where neither has an interval, a relative change above 5 % counts; time
 on what else the machine does, so for them it is 50 %.
 """
 
-import math
 from dataclasses import dataclass
 
-from lib.report.results import Metric, Result
+from lib.pipeline.store import Json, Result, mapping
+from lib.report.metrics import Metric, read_metrics
+from lib.report.text import short
 
 __all__ = ["Changes", "MetricChange", "compare", "describe"]
 
 WITHOUT_INTERVAL = 0.05
 TIMING, TIMING_UNITS = 0.5, ("s", "ms", "min", "h")
+Differences = tuple[tuple[str, str, str], ...]  # name, old, new; "absent" for a gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,7 @@ class MetricChange:
 
     @property
     def any(self) -> Metric:
-        metric = self.new or self.old
-        assert metric is not None
-        return metric
+        return self.new or self.old or Metric("")
 
     @property
     def moved(self) -> bool:
@@ -35,10 +35,13 @@ class MetricChange:
         old, new = self.old, self.new
         if old is None or new is None or old.value is None or new.value is None:
             return True
-        sides = [_outside(new.value, old), _outside(old.value, new)]
-        known = [side for side in sides if side is not None]
+        sides = [not side.low <= value <= side.high for side, value in
+                 ((old, new.value), (new, old.value))
+                 if side.low is not None and side.high is not None]  # fmt: skip
+        if sides:
+            return all(sides)
         limit = TIMING if new.unit in TIMING_UNITS or new.unit.endswith("/s") else WITHOUT_INTERVAL
-        return all(known) if known else _relative(old.value, new.value) > limit
+        return abs(new.value - old.value) > max(limit, 1e-12) * max(abs(old.value), abs(new.value))
 
     @property
     def verdict(self) -> str:
@@ -46,18 +49,17 @@ class MetricChange:
             return "new" if self.old is None else "gone"
         if self.old.value is None or self.new.value is None or not self.new.better:
             return "changed"
-        risen = self.new.value > self.old.value
-        return "better" if risen == (self.new.better == "higher") else "worse"
+        return "better" if self.new.gain > self.old.gain else "worse"
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All differences; parameters and components are (name, old, new), "absent" for a gap."""
+    """All differences of one node."""
 
     node: str
     metrics: tuple[MetricChange, ...]
-    parameters: tuple[tuple[str, str, str], ...]
-    components: tuple[tuple[str, str, str], ...]
+    parameters: Differences
+    components: Differences
 
     @property
     def moved(self) -> tuple[MetricChange, ...]:
@@ -68,8 +70,7 @@ class Changes:
         causes = [f"parameter {name} {old} → {new}" for name, old, new in self.parameters]
         kinds: dict[str, list[str]] = {}
         for name, _, _ in self.components:
-            is_environment = name in ("lock", "python", "device")
-            kind = "environment" if is_environment else "code"
+            kind = "environment" if name in ("lock", "python", "device") else "code"
             kind = "input" if name.startswith("input.") else kind
             kinds.setdefault(kind, []).append(name.removeprefix("input.").replace("code", "cells"))
         for kind, names in kinds.items():
@@ -84,15 +85,23 @@ class Changes:
 
 def compare(old: Result, new: Result) -> Changes:
     """Everything that differs from ``old`` to ``new``; equal values are left out."""
-    before = {(m.name, m.row, m.segment, m.seeds): m for m in old.metrics}
-    after = {(m.name, m.row, m.segment, m.seeds): m for m in new.metrics}
+    before, after = ({(m.name, m.row, m.segment, m.seeds): m for m in read_metrics(side)}
+                     for side in (old, new))  # fmt: skip
     pairs = [MetricChange(before.get(key), after.get(key)) for key in {**before, **after}]
-    return Changes(
-        node=new.node,
-        metrics=tuple(pair for pair in pairs if pair.old != pair.new),
-        parameters=_differences(_values(old), _values(new)),
-        components=_differences(_causes(old), _causes(new)),
-    )
+    parameters = [mapping(side.record.get("parameters")) for side in (old, new)]
+    causes = [{name: value for name, value in side.parts.items()
+               if not name.startswith("param.") and name not in ("seed", "schema")}
+              for side in (old, new)]  # fmt: skip
+    return Changes(new.node, tuple(pair for pair in pairs if pair.old != pair.new),
+                   _differences(*parameters), _differences(*causes))  # fmt: skip
+
+
+def _differences(old: Json, new: Json) -> Differences:
+    def shown(side: Json, name: str) -> str:
+        return short(side[name]) if name in side else "absent"
+
+    return tuple((name, shown(old, name), shown(new, name)) for name in sorted({**old, **new})
+                 if old.get(name) != new.get(name))  # fmt: skip
 
 
 def describe(changes: Changes) -> list[str]:
@@ -104,51 +113,9 @@ def describe(changes: Changes) -> list[str]:
     lines = [f"parameter {name}: {old} -> {new}" for name, old, new in changes.parameters]
     lines += [f"cause {name}: {old} -> {new}" for name, old, new in changes.components]
     for change in changes.metrics:
-        metric = change.any
-        where = " ".join(part for part in (metric.row, metric.segment) if part not in ("", "all"))
-        sides = [_shown(change.old), _shown(change.new)]
+        old, new = ("absent" if side is None or side.value is None else f"{side.value:.6g}"
+                    for side in (change.old, change.new))  # fmt: skip
         note = change.verdict if change.moved else "within its interval"
-        lines.append(f"metric {metric.name} {where}".rstrip() + f": {' -> '.join(sides)} ({note})")
+        name = f"{change.any.name} {change.any.where}".rstrip()
+        lines.append(f"metric {name}: {old} -> {new} ({note})")
     return lines
-
-
-def _shown(metric: Metric | None) -> str:
-    return "absent" if metric is None or metric.value is None else f"{metric.value:.6g}"
-
-
-def _outside(value: float, metric: Metric) -> bool | None:
-    if metric.low is None or metric.high is None:
-        return None
-    return not metric.low <= value <= metric.high
-
-
-def _relative(old: float, new: float) -> float:
-    if math.isclose(old, new, rel_tol=1e-12):
-        return 0.0
-    return abs(new - old) / max(abs(old), abs(new))
-
-
-def _values(result: Result) -> dict[str, object]:
-    parameters = result.record.get("parameters")
-    return parameters if isinstance(parameters, dict) else {}
-
-
-def _causes(result: Result) -> dict[str, object]:
-    """Parts of the key other than parameters, which are compared by themselves."""
-    parts = result.components().items()
-    return {k: v for k, v in parts if not k.startswith("param.") and k not in ("seed", "schema")}
-
-
-def _differences(
-    old: dict[str, object], new: dict[str, object]
-) -> tuple[tuple[str, str, str], ...]:
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return tuple((name, *(_brief(side, name) for side in (old, new))) for name in sorted(names))  # type: ignore[misc]
-
-
-def _brief(values: dict[str, object], name: str) -> str:
-    if name not in values:
-        return "absent"
-    text = str(values[name])
-    is_hash = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
-    return text[:12] if is_hash else text

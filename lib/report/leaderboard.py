@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.report.metrics import COLUMNS, collect
-from lib.report.results import current_result, home_folder, profiles
+from lib.pipeline.profile import Home, find_home
+from lib.pipeline.store import Store
+from lib.report.metrics import COLUMNS, collect, profiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +29,14 @@ def read_results(profile: str | None = None, home: Path | None = None) -> "pd.Da
     """
     import pandas as pd  # 0.4 s, needed only by those who ask for a frame
 
-    home = home or home_folder()
+    home = home or find_home().root
     stored = profiles(home)
     found = []
     for name in [profile] if profile else stored:
+        store = Store(Home(home), name)
         notebooks = {folder.name: str(result.record.get("notebook") or "")
-                     for folder in sorted((home / "data" / "store" / name).glob("*"))
-                     if (result := current_result(folder))}  # fmt: skip
+                     for folder in sorted(store.root.glob("*"))
+                     if (result := store.current(folder.name))}  # fmt: skip
         found += [row | {"notebook": notebooks[str(row["node"])]} for row in collect(home, name)]
     report = home / "reports" / "metrics.json"
     if report.is_file():

@@ -1,16 +1,18 @@
 """What the index says at a glance: who won and by how much, what changed since the last run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import NamedTuple
 
+from lib.pipeline.store import Store, mapping
 from lib.report.changes import Changes, compare
-from lib.report.results import Json, Metric, Node, Result, mapping, read_result
-from lib.report.tables import digits, is_ceiling, merge_seeds, shown
+from lib.report.metrics import Metric, merge_seeds
+from lib.report.nodes import Node
+from lib.report.tables import Cell, Table, digits, metric_cell, number, shown
+from lib.report.text import cut
 
-__all__ = ["Win", "data_above", "find_wins", "is_data", "since_last_run"]
+__all__ = ["Since", "Win", "data_above", "find_wins", "moved_table", "since_last_run", "win_table"]
 
-DATA_VERBS = ("simulate", "prepare")  # NN_verb_object: these notebooks make data, others learn
 FIRST_TOLD = ("ndcg@10", "auc")  # where several metrics have as many rivals, these speak first
 
 
@@ -33,7 +35,7 @@ class Win:
 
     @property
     def value(self) -> str:
-        return shown(self.first.value or 0.0, self.decimals)
+        return shown(self.first.value, self.decimals)
 
     @property
     def lead(self) -> str:
@@ -50,26 +52,13 @@ class Win:
         return "intervals overlap" if a.low <= b.high and b.low <= a.high else "intervals apart"
 
 
-def is_data(node: Node) -> bool:
-    """True for notebooks that make or prepare data, by the verb in their name."""
-    return node.notebook[3:].split("_")[0] in DATA_VERBS
-
-
 def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
     """For each node the data nodes that it stands on, without those that these stand on."""
     by_name = {node.name: node for node in nodes}
-    above: dict[str, set[str]] = {}
-
-    def look(name: str) -> set[str]:
-        if name not in above:
-            above[name] = set()  # results of different ages may use each other
-            uses = {use for use in by_name[name].uses if use in by_name}
-            above[name] = uses.union(*(look(use) for use in uses))
-        return above[name]
-
-    for name in by_name:
-        look(name)
-    data = {name: [up for up in sorted(ups) if is_data(by_name[up])] for name, ups in above.items()}
+    above = {node.name: set(node.uses) & by_name.keys() for node in nodes}
+    for _ in nodes:  # ends also where results of different ages use each other
+        above = {name: ups.union(*(above[up] for up in ups)) for name, ups in above.items()}
+    data = {name: [up for up in sorted(ups) if by_name[up].is_data] for name, ups in above.items()}
     return {name: tuple(up for up in ups if not any(up in above[other] for other in ups))
             for name, ups in data.items()}  # fmt: skip
 
@@ -82,51 +71,76 @@ def find_wins(nodes: Sequence[Node]) -> list[Win]:
     data = data_above(nodes)
     groups: dict[tuple[tuple[str, ...], object], list[Metric]] = {}
     for node in nodes:
-        counts = node.result is not None and node.state != "failed" and not is_data(node)
-        for metric in node.result.metrics if node.result and counts else ():
+        counts = node.state != "failed" and not node.is_data
+        for metric in node.metrics if counts else ():
             if metric.better and metric.value is not None and metric.segment == "all":
-                where = data[node.name] or (node.name,)
                 kind = (metric.name, metric.better, metric.unit, metric.n)
-                groups.setdefault((where, kind), []).append(
-                    replace(metric, row=metric.row or node.name)
-                )
+                named = replace(metric, row=metric.row or node.name)
+                groups.setdefault((data[node.name] or (node.name,), kind), []).append(named)
     wins: dict[tuple[str, ...], Win] = {}
-    for (where, _), metrics in groups.items():
-        win = _win(where, merge_seeds(metrics))
-        if win and (win.data not in wins or win.weight > wins[win.data].weight):
-            wins[win.data] = win
+    for (where, _), found in groups.items():
+        metrics = merge_seeds(found)
+        ranked = sorted((m for m in metrics if not m.is_ceiling), key=lambda m: -m.gain)
+        if len(ranked) > 1:
+            ceiling = next((m for m in metrics if m.is_ceiling), None)
+            win = Win(where, ranked[0], ranked[1], ceiling, digits(ranked), len(ranked))
+            if where not in wins or win.weight > wins[where].weight:
+                wins[where] = win
     return list(wins.values())
 
 
-def _win(data: tuple[str, ...], metrics: list[Metric]) -> Win | None:
-    ranked = sorted((m for m in metrics if not is_ceiling(m)), key=lambda m: -m.gain)
-    ceiling = next((m for m in metrics if is_ceiling(m)), None)
-    if len(ranked) < 2:
-        return None
-    return Win(data, ranked[0], ranked[1], ceiling, digits(ranked), len(ranked))
+class Since(NamedTuple):
+    """The newest run with any other result than today's, and what differs from it."""
+
+    started: object = None
+    changes: tuple[Changes, ...] = ()
+    gone: tuple[str, ...] = ()  # nodes that cannot be compared
 
 
-def since_last_run(
-    home: Path, profile: str, nodes: Sequence[Node], history: Sequence[Json]
-) -> tuple[object, list[Changes], list[str]]:
-    """When the compared run started, what differs from it, and which nodes cannot be compared.
-
-    The compared run is the newest one with any other result than today's.
-    """
+def since_last_run(store: Store, nodes: Sequence[Node]) -> Since:
+    """What changed since the newest run that left something else than what is there today."""
     today = {node.name: node.result for node in nodes if node.result}
-    for run in reversed(history):
-        keys = {name: str(mapping(entry).get("key") or "")[:12]
-                for name, entry in run["nodes"].items()
-                if mapping(entry).get("state") not in ("failed", "blocked")}  # fmt: skip
-        other = {n: key for n, key in keys.items() if key and n in today and key != today[n].key}
+    for run in reversed(store.runs()):
+        entries = {name: mapping(entry) for name, entry in run["nodes"].items() if name in today}
+        keys = {name: str(entry.get("key") or "")[:12] for name, entry in entries.items()
+                if entry.get("state") not in ("failed", "blocked")}  # fmt: skip
+        other = {n: store.result(n, key) for n, key in keys.items()
+                 if key and key != today[n].key}  # fmt: skip
         if other:
-            return run.get("started"), *_compared(home / "data" / "store" / profile, today, other)
-    return None, [], []
+            changes = [compare(old, today[name]) for name, old in other.items() if old]
+            gone = tuple(name for name, old in other.items() if not old)
+            return Since(run.get("started"), tuple(changes), gone)
+    return Since()
 
 
-def _compared(
-    store: Path, today: Mapping[str, Result], other: Mapping[str, str]
-) -> tuple[list[Changes], list[str]]:
-    old = {name: read_result(store / name / key) for name, key in other.items()}
-    changes = [compare(result, today[name]) for name, result in old.items() if result]
-    return changes, [name for name, result in old.items() if not result]
+def win_table(wins: Sequence[Win]) -> Table:
+    heads = ("data", "metric", "best row", "value", "next best", "value", "lead", "verdict",
+             "ceiling", "n")  # fmt: skip
+    rows = []
+    for win in wins:
+        first, second = win.first, win.second
+        named = f"{first.name} ({first.unit})" if first.unit else first.name
+        rows.append((
+            Cell(" + ".join(win.data), header=True), Cell(cut(named, 60)), Cell(cut(first.row, 60)),
+            metric_cell(first, win.decimals, gap=""), Cell(cut(second.row, 60)),
+            number(shown(second.value, win.decimals), ""), number(win.lead, ""), Cell(win.verdict),
+            number(shown(win.ceiling.value if win.ceiling else None, win.decimals), "not known"),
+            number(shown(first.n), "not given"),
+        ))  # fmt: skip
+    columns = tuple(Cell(head, number=i in (3, 5, 6, 8, 9)) for i, head in enumerate(heads))
+    caption = "On each data set, the metric that most rows compete in: the best row and the next."
+    return Table(caption, columns, tuple(rows), ("Brackets: 95 % interval.",))
+
+
+def moved_table(changes: Sequence[Changes], limit: int = 15) -> Table:
+    moved = [(change.node, metric) for change in changes for metric in change.moved]
+    rows = []
+    for node, change in moved[:limit]:
+        decimals = digits([side for side in (change.old, change.new) if side])
+        names = (cut(change.any.name, 60), cut(change.any.where, 60) or "–")
+        sides = [metric_cell(side, decimals, gap="absent") for side in (change.old, change.new)]
+        rows.append((Cell(node, header=True), *map(Cell, names), *sides, Cell(change.verdict)))
+    heads = ("node", "metric", "row", "before", "now", "verdict")
+    columns = tuple(Cell(head, number=head in ("before", "now")) for head in heads)
+    more = f"{len(moved) - limit} more: `run_all.py diff` lists all." if len(moved) > limit else ""
+    return Table("Metrics beyond their intervals", columns, tuple(rows), (more,) if more else ())

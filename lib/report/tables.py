@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib.report.results import Metric
+from lib.report.metrics import Metric, merge_seeds
+from lib.report.text import cut, short
 
-__all__ = ["Cell", "Table", "best", "cut", "data_table", "digits", "interval", "is_ceiling",
-           "merge_seeds", "metric_tables", "shown"]  # fmt: skip
+__all__ = ["Cell", "Table", "best", "data_table", "digits", "interval", "metric_cell",
+           "metric_tables", "plain_table", "shown"]  # fmt: skip
 
 MAX_ROWS, MAX_CHARACTERS, MAX_METRICS = 100, 160, 12
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+Row = tuple["Cell", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,41 +31,12 @@ class Cell:
 @dataclass(frozen=True, slots=True)
 class Table:
     caption: str
-    columns: tuple[Cell, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: Row
+    rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
 
-def is_ceiling(metric: Metric) -> bool:
-    """Rows that state what the true probabilities reach take no part in "best"."""
-    return "ceiling" in metric.row.lower()
-
-
-def merge_seeds(metrics: Iterable[Metric]) -> list[Metric]:
-    """Seeds of one metric, row and segment as one: the mean, and the span of all intervals.
-
-    >>> two = [Metric("auc", "A", "all", v, seeds=(i,)) for i, v in enumerate([0.5, 0.75])]
-    >>> [(m.value, m.low, m.high, m.seeds) for m in merge_seeds(two)]
-    [(0.625, 0.5, 0.75, (0, 1))]
-    """
-    groups: dict[object, list[Metric]] = {}
-    for metric in metrics:
-        groups.setdefault((metric.name, metric.row, metric.segment), []).append(metric)
-    return [group[0] if len(group) == 1 else _merged(group) for group in groups.values()]
-
-
-def _merged(group: list[Metric]) -> Metric:
-    values = [m.value for m in group if m.value is not None]
-    edges = [e for m in group for e in (m.low, m.high, m.value) if e is not None]
-    return replace(
-        group[0], value=math.fsum(values) / len(values) if values else None,
-        low=min(edges, default=None), high=max(edges, default=None),
-        n=max((m.n for m in group if m.n is not None), default=None),
-        seeds=tuple(sorted({seed for m in group for seed in m.seeds})),
-    )  # fmt: skip
-
-
-def digits(column: Sequence[Metric]) -> int:
+def digits(column: Iterable[Metric]) -> int:
     """Decimals that show half an interval's width with two digits; else 4 significant ones."""
     values = [m.value for m in column if m.value is not None]
     if all(value == round(value) for value in values):
@@ -74,12 +47,14 @@ def digits(column: Sequence[Metric]) -> int:
     return min(8, max(0, 1 - math.floor(math.log10(scale))))
 
 
-def shown(value: float, decimals: int = 0) -> str:
+def shown(value: float | None, decimals: int = 0) -> str:
     """A number with fixed decimals and a real minus sign; thousands are set off from 10 000 on.
 
-    >>> shown(-1234567.8, 1), shown(0.5, 3), shown(3000)
-    ('−1\\u202f234\\u202f567.8', '0.500', '3000')
+    >>> shown(-1234567.8, 1), shown(0.5, 3), shown(3000), shown(None)
+    ('−1\\u202f234\\u202f567.8', '0.500', '3000', '')
     """
+    if value is None:
+        return ""
     if value and abs(value) < 10.0 ** -(decimals + 1):
         return f"{value:.1e}".replace("-", "−")
     text = f"{value:,.{decimals}f}".replace(",", "\u202f" if abs(value) >= 10_000 else "")
@@ -92,11 +67,24 @@ def interval(metric: Metric, decimals: int) -> str:
     return f"[{shown(metric.low, decimals)}, {shown(metric.high, decimals)}]"
 
 
-def best(metrics: Sequence[Metric]) -> list[Metric]:
+def number(text: str, gap: str) -> Cell:
+    """A cell for a number, or for the reason why there is none."""
+    return Cell(text or gap, number=True, missing=not text)
+
+
+def metric_cell(metric: Metric | None, decimals: int, *, gap: str, is_best: bool = False) -> Cell:
+    """The value of a metric with its interval."""
+    if metric is None or metric.value is None:
+        return number("", gap)
+    text, note = shown(metric.value, decimals), interval(metric, decimals)
+    return Cell(text, note, number=True, best=is_best)
+
+
+def best(metrics: Iterable[Metric]) -> list[Metric]:
     """The best rows of each metric and segment, where at least two compete."""
     groups: dict[object, list[Metric]] = {}
     for metric in metrics:
-        if metric.better and metric.value is not None and not is_ceiling(metric):
+        if metric.better and metric.value is not None and not metric.is_ceiling:
             groups.setdefault((metric.name, metric.segment), []).append(metric)
     rivals = [group for group in groups.values() if len(group) > 1]
     return [m for group in rivals for m in group if m.gain == max(r.gain for r in group)]
@@ -115,59 +103,52 @@ def _metric_table(caption: str, found: list[Metric]) -> Table:
     names = list(dict.fromkeys(m.name for m in found))
     lines = list(dict.fromkeys((m.row, m.segment) for m in found))
     dense = 2 * len(found) >= len(names) * len(lines)
-    wide = len(lines) > 1 and dense and len(names) <= MAX_METRICS
     notes = [f"{ARROWS[word]} {word} is better." for word in ("higher", "lower")
              if any(m.better == word for m in found)]  # fmt: skip
     notes += ["Brackets: 95 % interval."] if any(m.low is not None for m in found) else []
     if any(len(m.seeds) > 1 for m in found):
         notes.append("Several seeds: their mean, and the span of all their intervals.")
-    heads, rows = _wide(found, names, lines) if wide else _long(found, several=len(lines) > 1)
+    if len(lines) > 1 and dense and len(names) <= MAX_METRICS:
+        heads, rows = _wide(found, names, lines)
+    else:
+        heads, rows = _long(found)
     alone = f" of {lines[0][0]}" if len(lines) == 1 and lines[0][0] else ""
-    return Table(f"{caption}{alone}", heads, rows, tuple(notes))
+    # columns in which no row has anything to say are left out
+    silent = {"row": {"–", lines[0][0] if alone else ""}, "segment": {"all"}, "n": {"not given"},
+              "95 % interval": {"no interval"}, "seed": {"not given"}}  # fmt: skip
+    keep = [i for i, head in enumerate(heads)
+            if i == 0 or {row[i].text for row in rows} - silent.get(head.text, set())]  # fmt: skip
+    return Table(f"{caption}{alone}", tuple(heads[i] for i in keep),
+                 tuple(tuple(row[i] for i in keep) for row in rows), tuple(notes))  # fmt: skip
 
 
-Rows = tuple[tuple[Cell, ...], tuple[tuple[Cell, ...], ...]]
-
-
-def _long(found: list[Metric], *, several: bool) -> Rows:
-    top, rows = best(found), []
+def _long(found: list[Metric]) -> tuple[Row, list[Row]]:
+    top, rows = best(found), list[Row]()
     for metric in found:
         decimals = digits([metric])
-        where = (Cell(metric.row or "–"), Cell(metric.segment)) if several else ()
-        value = replace(_value(metric, decimals, metric in top), note="")
-        span = _or(interval(metric, decimals), "no interval")
-        rows.append((Cell(_title(metric), header=True), *where, value, span, *_size(metric)))
-    heads = [Cell("metric"), *([Cell("row"), Cell("segment")] if several else [])]
+        value = metric_cell(metric, decimals, gap="no value", is_best=metric in top)
+        span = number(interval(metric, decimals), "no interval")
+        where = (Cell(metric.row or "–"), Cell(metric.segment))
+        cells = (*where, replace(value, note=""), span, *_size(metric))
+        rows.append((Cell(_title(metric), header=True), *cells))
     numbers = [Cell(name, number=True) for name in ("value", "95 % interval", "n", "seed")]
-    return _without_empty([*heads, *numbers], rows)
+    return (Cell("metric"), Cell("row"), Cell("segment"), *numbers), rows
 
 
-def _wide(found: list[Metric], names: list[str], lines: list[tuple[str, str]]) -> Rows:
+def _wide(
+    found: list[Metric], names: list[str], lines: list[tuple[str, str]]
+) -> tuple[Row, list[Row]]:
     top, at = best(found), {(m.name, m.row, m.segment): m for m in found}
     columns = {name: [m for m in found if m.name == name] for name in names}
     rows = []
     for row, segment in lines:
-        cells = [Cell(row or "–", header=True), Cell(segment)]
-        for name in names:
-            metric = at.get((name, row, segment))
-            cells.append(_value(metric, digits(columns[name]), metric in top) if metric
-                         else Cell("not measured", number=True, missing=True))  # fmt: skip
-        rows.append(
-            (*cells, *_size(next(m for m in found if (m.row, m.segment) == (row, segment))))
-        )
+        some = [metric for name in names if (metric := at.get((name, row, segment)))]
+        cells = [metric_cell(metric, digits(columns[name]), is_best=metric in top,
+                             gap="no value" if metric else "not measured")
+                 for name in names for metric in [at.get((name, row, segment))]]  # fmt: skip
+        rows.append((Cell(row or "–", header=True), Cell(segment), *cells, *_size(some[0])))
     numbers = [_title(columns[name][0]) for name in names] + ["n", "seed"]
-    heads = [Cell("row"), Cell("segment"), *(Cell(name, number=True) for name in numbers)]
-    return _without_empty(heads, rows)
-
-
-def _without_empty(heads: list[Cell], rows: list[tuple[Cell, ...]]) -> Rows:
-    """Leave out columns in which no row has anything to say."""
-    silent = {"row": {"–"}, "segment": {"all"}, "95 % interval": {"no interval"},
-              "n": {"not given"}, "seed": {"not given"}}  # fmt: skip
-    columns = zip(*rows, strict=True)
-    keep = [i for i, (head, column) in enumerate(zip(heads, columns, strict=True))
-            if i == 0 or {cell.text for cell in column} - silent.get(head.text, set())]  # fmt: skip
-    return tuple(heads[i] for i in keep), tuple(tuple(row[i] for i in keep) for row in rows)
+    return (Cell("row"), Cell("segment"), *(Cell(name, number=True) for name in numbers)), rows
 
 
 def _title(metric: Metric) -> str:
@@ -175,20 +156,17 @@ def _title(metric: Metric) -> str:
     return f"{metric.name}{unit} {ARROWS[metric.better]}".rstrip()
 
 
-def _value(metric: Metric, decimals: int, is_best: bool) -> Cell:
-    if metric.value is None:
-        return Cell("no value", number=True, missing=True)
-    text = shown(metric.value, decimals)
-    return Cell(text, note=interval(metric, decimals), number=True, best=is_best)
-
-
-def _or(text: str, reason: str) -> Cell:
-    return Cell(text or reason, number=True, missing=not text)
-
-
 def _size(metric: Metric) -> tuple[Cell, Cell]:
-    n = "" if metric.n is None else shown(metric.n)
-    return _or(n, "not given"), _or(", ".join(map(str, metric.seeds)), "not given")
+    seeds = ", ".join(map(str, metric.seeds))
+    return number(shown(metric.n), "not given"), number(seeds, "not given")
+
+
+def plain_table(caption: str, heads: Iterable[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Values as they are; what is empty says so."""
+    lines = [(Cell(short(first), header=True),
+              *(Cell("none", missing=True) if v in (None, "") else Cell(short(v)) for v in rest))
+             for first, *rest in rows]  # fmt: skip
+    return Table(caption, tuple(map(Cell, heads)), tuple(lines))
 
 
 def data_table(path: Path, caption: str) -> Table:
@@ -198,15 +176,15 @@ def data_table(path: Path, caption: str) -> Table:
     file = parquet.ParquetFile(path)
     total = file.metadata.num_rows
     batch = next(file.iter_batches(batch_size=MAX_ROWS), None)
-    names = [name for name in file.schema_arrow.names if not name.startswith("__index_level")]
-    columns = [_column(batch.column(name).to_pylist() if batch else []) for name in names]
-    numeric = [all(cell.number or cell.missing for cell in column) for column in columns]
-    heads = tuple(Cell(name, number=flag) for name, flag in zip(names, numeric, strict=True))
-    columns = [[replace(cell, number=flag) for cell in column]
-               for column, flag in zip(columns, numeric, strict=True)]  # fmt: skip
-    rows = [(replace(row[0], header=True), *row[1:]) for row in zip(*columns, strict=True)]
+    heads, columns = list[Cell](), list[list[Cell]]()
+    for name in file.schema_arrow.names:
+        if not name.startswith("__index_level"):
+            cells = _column(batch.column(name).to_pylist() if batch else [])
+            numeric = all(cell.number or cell.missing for cell in cells)
+            heads.append(Cell(name, number=numeric))
+            columns.append([replace(cell, number=numeric, header=not columns) for cell in cells])
     note = (f"The first {MAX_ROWS} of {shown(total)} rows.",) if total > MAX_ROWS else ()
-    return Table(caption, heads, tuple(rows), note)
+    return Table(caption, tuple(heads), tuple(zip(*columns, strict=True)), note)
 
 
 def _column(values: Sequence[object]) -> list[Cell]:
@@ -215,8 +193,7 @@ def _column(values: Sequence[object]) -> list[Cell]:
     largest = max(map(abs, floats), default=0.0)
     most = min(8, max(0, 3 - math.floor(math.log10(largest)))) if largest else 0
     same = [d for d in range(most) if all(round(v, d) == round(v, most) for v in floats)]
-    decimals = min([*same, most])
-    return [_plain(value, decimals) for value in values]
+    return [_plain(value, min([*same, most])) for value in values]
 
 
 def _plain(value: object, decimals: int) -> Cell:
@@ -225,16 +202,7 @@ def _plain(value: object, decimals: int) -> Cell:
     if isinstance(value, bool):
         return Cell("yes" if value else "no")
     if not isinstance(value, int | float):
-        return Cell(cut(str(value), MAX_CHARACTERS))
+        return Cell(cut(value, MAX_CHARACTERS))
     if not math.isfinite(value):
         return Cell("infinite" if value > 0 else "−infinite", number=True)
     return Cell(shown(value, decimals if isinstance(value, float) else 0), number=True)
-
-
-def cut(text: str, length: int) -> str:
-    """The first ``length`` characters, saying how many there were.
-
-    >>> cut("abcdef", 3)
-    'abc… (6 characters)'
-    """
-    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"

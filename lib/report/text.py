@@ -1,12 +1,11 @@
-"""Text that may come from data: hidden characters made visible, private paths removed."""
+"""Values as text for people: hidden characters made visible, private paths removed, units."""
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
-from markupsafe import Markup, escape
-
-__all__ = ["make_scrub", "plain_tex", "tidy"]
+__all__ = ["cut", "duration", "make_scrub", "moment", "short", "size", "tidy"]
 
 # Control characters, direction marks and overrides, zero-width characters, lone surrogates:
 # they could reorder or hide what a page says. (A zero-width joiner stays: emoji need it.)
@@ -14,6 +13,7 @@ HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 USER_FOLDER = re.compile(r"(?<![\w.~])/(?:home|Users)/[^/\s'\"]+|(?<![\w.~])/root(?=/)")
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def tidy(text: str) -> str:
@@ -37,36 +37,60 @@ def make_scrub(home: Path) -> Callable[[str], str]:
     return scrub
 
 
-SYMBOLS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eta": "η",
-    "theta": "θ", "lambda": "λ", "mu": "μ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ",
-    "phi": "φ", "psi": "ψ", "omega": "ω", "Delta": "Δ", "Theta": "Θ", "Sigma": "Σ", "Omega": "Ω",
-    "sum": "Σ", "prod": "∏", "int": "∫", "partial": "∂", "nabla": "∇", "infty": "∞", "cdot": "·",
-    "times": "×", "pm": "±", "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠",
-    "approx": "≈", "sim": "∼", "in": "∈", "notin": "∉", "to": "→", "rightarrow": "→",
-    "leftarrow": "←", "mid": "|", "sqrt": "√", "odot": "⊙", "circ": "∘", "oplus": "⊕", "cup": "∪",
-    "cap": "∩", "ldots": "…", "dots": "…", "top": "ᵀ", "ell": "ℓ",
-    "left": "", "right": "", "quad": "\u2003", "log": "log\u2009", "exp": "exp\u2009",
-    "max": "max\u2009", "min": "min\u2009",
-}  # fmt: skip
-GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+def cut(value: object, length: int) -> str:
+    """The first ``length`` characters, saying how many there were.
 
-
-def plain_tex(source: str) -> Markup:
-    r"""Simple TeX as text with sub- and superscripts; what is not known stays as it was written.
-
-    >>> plain_tex(r"\sum_{i=1}^n \frac{x_i}{2}")
-    Markup('Σ<sub>i=1</sub><sup>n</sup> (x<sub>i</sub>)/(2)')
+    >>> cut("abcdef", 3)
+    'abc… (6 characters)'
     """
-    text = str(escape(source.strip()))
-    for _ in range(4):  # from the inside out
-        text = re.sub(rf"\\frac\s*{GROUP}\s*{GROUP}", r"(\1)/(\2)", text)
-        text = re.sub(rf"\\(?:math\w+|text\w*|operatorname|hat|bar|tilde){GROUP}", r"\1", text)
-    text = re.sub(r"\\([A-Za-z]+)\s?", lambda m: SYMBOLS.get(m[1], m[0]), text)
-    text = re.sub(r"\\([,;:! ])", "\u2009", text)
-    text = re.sub(r"\\([{}|_])", r"\1", text)
-    for _ in range(3):
-        for sign, tag in (("_", "sub"), (r"\^", "sup")):
-            text = re.sub(rf"{sign}{GROUP}", rf"<{tag}>\1</{tag}>", text)
-            text = re.sub(rf"{sign}(&\w+;|[^\s{{}}<&])", rf"<{tag}>\1</{tag}>", text)
-    return Markup(text)
+    text = str(value)
+    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
+
+
+def short(value: object) -> str:
+    """A value as text; a sha256 keeps the 12 digits that people compare."""
+    return str(value)[:12] if SHA256.match(str(value)) else cut(value, 400)
+
+
+def duration(seconds: object) -> str:
+    """A time for people.
+
+    >>> duration(0.42), duration(185), duration(3720), duration(None)
+    ('0.4 s', '3 min 05 s', '1 h 02 min', '')
+    """
+    if not isinstance(seconds, int | float):
+        return ""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(value: object) -> str:
+    """A start time to the minute, from ISO text.
+
+    >>> moment("2026-11-20T10:15:42+00:00")
+    '2026-11-20 10:15 UTC'
+    """
+    try:
+        when = datetime.fromisoformat(str(value))
+        return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError):
+        return cut(value or "", 40)
+
+
+def size(amount: object) -> str:
+    """Bytes for people.
+
+    >>> size(2_500_000), size(350_000_000), size(None)
+    ('2.5 MB', '350 MB', '')
+    """
+    if not isinstance(amount, int | float):
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if amount >= 100 or unit == "B" else f"{amount:.1f} {unit}"

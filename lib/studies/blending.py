@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lib.evaluate import ensemble
 from lib.evaluate.clicks import score
-from lib.report.figures import COLOURS, MARKERS, style
+from lib.studies.figures import COLOURS, MARKERS, style
 from lib.studies.submissions import align_submissions
 
 __all__ = ["Entries", "agreement_figure", "open_entries", "score_entries", "weight_curves",

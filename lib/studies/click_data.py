@@ -15,7 +15,7 @@ from lib.data.fit import Recipe
 from lib.data.overlap import Overlap, measure_overlap
 from lib.data.tabular import find_sources, prepare_table
 from lib.data.unzip import unpack_sources
-from lib.report.figures import style
+from lib.studies.figures import style
 
 __all__ = [
     "Source",

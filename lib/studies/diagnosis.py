@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from lib.data.clicks import Clicks
 from lib.evaluate.logistic import to_logits
 from lib.models.dare_click import DAREClick
-from lib.report.figures import COLOURS, style
 from lib.studies.clicks import ClickSource, sigmoid
+from lib.studies.figures import COLOURS, style
 from lib.studies.rungs import Part, Rung
 from lib.studies.sequence_clicks import Checkpoints
 

@@ -26,8 +26,8 @@ from lib.evaluate.clicks import score, shift_prior
 from lib.evaluate.gates import Decision, Gate, parse_rule
 from lib.evaluate.logistic import to_logits
 from lib.evaluate.resampled import interval_of, resample_clicks
-from lib.report.figures import plot_reliability
 from lib.studies.clicks import balancing_shift
+from lib.studies.figures import plot_reliability
 from lib.studies.rungs import Rung
 
 __all__ = ["Calibrated", "CalibrationKind", "Labelled", "calibrate", "fold_scores", "judge_blends",

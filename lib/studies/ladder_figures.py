@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 from matplotlib.figure import Figure
 
-from lib.report.figures import COLOURS, MARKERS, style
+from lib.studies.figures import COLOURS, MARKERS, style
 from lib.studies.judging import Judged
 from lib.studies.rungs import Rung
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from lib.report.figures import COLOURS, style
+from lib.studies.figures import COLOURS, style
 
 __all__ = ["gain_figure", "pareto_figure"]
 

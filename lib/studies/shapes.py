@@ -5,7 +5,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from lib.data.histories import Histories
-from lib.report.figures import COLOURS, style
+from lib.studies.figures import COLOURS, style
 
 __all__ = ["plot_funnel", "plot_shape"]
 

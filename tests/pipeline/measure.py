@@ -69,7 +69,7 @@ def main():
             answer = small.run("demo", "--force")
             assert answer.returncode == 0, answer.stdout
             wall = time.perf_counter() - began
-            cells = sum(cell["seconds"] for cell in small.current("little").record()["cells"])
+            cells = sum(cell["seconds"] for cell in small.current("little").record["cells"])
             costs.append(wall - cells - kernel)
         rows.append(("own cost per notebook beyond kernel start and cells", min(costs), 1.0))
     for what, seconds, limit in rows:

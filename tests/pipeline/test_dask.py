@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,8 +36,8 @@ def graph(world, monkeypatch):
 
 
 @pytest.fixture
-def cluster(tmp_path, wait_for):
-    """A scheduler and two workers, each of which offers one GPU token."""
+def scheduler(tmp_path, wait_for):
+    """The address of a scheduler, and how to start a worker that offers one GPU token."""
     place = tmp_path / "scheduler.json"
     started = []
 
@@ -51,8 +52,8 @@ def cluster(tmp_path, wait_for):
     assert wait_for(place.exists)
     words = ("worker", "--nthreads", "2", "--no-nanny", "--no-dashboard",
              "--resources", "memory_gb=4 gpu=1")  # fmt: skip
-    yield (json.loads(place.read_text())["address"],
-           {name: start(*words, DASK_PLACE=name) for name in ("first", "second")})  # fmt: skip
+    address = json.loads(place.read_text())["address"]
+    yield address, lambda name, **more: start(*words, DASK_PLACE=name, **more)
     for process in started:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -63,13 +64,14 @@ def marks(world):
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_killed_dask_worker_changes_nothing_in_the_result(graph, cluster, wait_for, tmp_path):
+def test_a_killed_dask_worker_changes_nothing_in_the_result(graph, scheduler, wait_for, tmp_path):
     local = graph.run("demo", "--workers", "2", DASK_PLACE="local")
     assert local.returncode == 0, local.stdout
     expected = {node: (graph.current(node).key, graph.value(node)) for node in "abc"}
     graph.home.store.rename(tmp_path / "local")
 
-    address, workers = cluster
+    address, start = scheduler
+    workers = {name: start(name) for name in ("first", "second")}
     runner = graph.start("demo", f"--executor=dask={address}")
     assert wait_for(lambda: marks(graph), 60)
     victim = marks(graph)[0][2]
@@ -92,3 +94,24 @@ def test_an_address_where_nobody_answers_is_wrong_use(graph):
     assert answer.returncode == 2
     assert "no scheduler answers" in answer.stderr
     assert graph.run("demo", "--executor", "slurm").returncode == 2
+
+
+def test_a_worker_with_other_code_is_a_failure_that_names_what_differs(graph, scheduler, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(CODE_ROOT / "lib", other / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CODE_ROOT / "requirements.lock", other)
+    changed = other / "lib" / "data" / "files.py"
+    code = changed.read_bytes()
+    changed.write_bytes(code.replace(b"Files that are", b"Files that Are", 1))  # one byte
+    assert changed.read_bytes() != code
+
+    address, start = scheduler
+    start("other", PYTHONPATH=str(other))
+    answer = graph.run("demo", f"--executor=dask={address}")
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    assert "the worker has other code or packages than the runner" in answer.stdout
+    assert "lib/data/files.py changed" in answer.stdout
+    assert "lib/run.py" not in answer.stdout
+    assert "○ b: blocked" in answer.stdout
+    assert marks(graph)[0][2] == "other"  # it did run, and its result is not believed
+    assert graph.run("demo", "--explain").stdout.startswith("a  RUN      lib/data/files.py changed")

@@ -35,7 +35,7 @@ def outcome(broken):
     nodes = ""
     for name, cells in FAULTY.items():
         broken.notebook(f"10_{name}", *cells)
-        limit = ", resources: {minutes: 0.15}" if name == "hangs" else ""
+        limit = ", resources: {minutes: 0.3}" if name == "hangs" else ""
         nodes += f"  {name}: {{notebook: 10_{name}{limit}}}\n"
     broken.notebook("20_follow_up", "run.finish()")
     nodes += "  after: {notebook: 20_follow_up, inputs: {x: raises}}\n"
@@ -52,7 +52,7 @@ def outcome(broken):
     ("nan", "metric 'auc' (row ''): nan; expected finite numbers"),
     ("forges", "finish.json is not from this run"),
     ("dies", "the kernel died (signal SIGKILL) with a peak memory of"),
-    ("hangs", "over its limit of 0.15 minutes"),
+    ("hangs", "over its limit of 0.3 minutes"),
     ("raises", "is not there: expected a finished dataset of kind 'clicks'"),
     ("leaves", "ended without `run.finish()`"),
     ("twice", "is recorded twice"),

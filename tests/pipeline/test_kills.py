@@ -5,7 +5,6 @@ undisturbed run, and a finished node is not run again. LINGREC_KILLS sets how ma
 test is 100).
 """
 
-import json
 import logging
 import os
 import random
@@ -16,6 +15,7 @@ import time
 import pytest
 
 from lib.pipeline.keys import Hashes
+from lib.pipeline.lease import read_lease
 
 pytestmark = pytest.mark.slow
 
@@ -65,13 +65,9 @@ def living(world, runner):
     """The processes of a run by kind, as the leases name them."""
     pids = {"runner": [runner.pid], "worker": [], "kernel": []}
     for lease in world.store.root.glob("*/lease.json"):
-        try:
-            content = json.loads(lease.read_text())
-        except (OSError, ValueError):
-            continue
-        pids["worker"].append(int(content["holder"].split("_")[1]))
-        if "kernel" in content:
-            pids["kernel"].append(int(content["kernel"].split("_")[1]))
+        content = read_lease(lease.parent) or {}
+        for kind in content.keys() & pids.keys():
+            pids[kind].append(int(content[kind][0]))
     return pids
 
 

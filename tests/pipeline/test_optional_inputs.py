@@ -52,6 +52,7 @@ def test_a_blocked_node_blocks_only_those_that_require_it(lenient):
     assert states == {"numbers": "blocked", "product": "run", "strict": "blocked"}
 
 
+@pytest.mark.slow
 def test_behind_a_failure_the_runner_goes_on_without_it(world):
     world.notebook("00_make_numbers", 'raise ValueError("no numbers")', "run.finish()")
     world.notebook("10_multiply_numbers", READ, 'run.save("out.json", [x])', "run.finish()")

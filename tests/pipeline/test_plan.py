@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -239,17 +240,21 @@ def test_explain_changes_not_one_file(finished, flag):
     assert finished.files() == before
 
 
+def child_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.slow
 def test_explain_and_status_and_an_idle_run_are_quick_for_thirty_nodes(world):
     chain(world, 30)
     for words, limit in ((["demo", "--explain"], 2.0), (["demo"], 2.0), (["run-one", "n29"], 0.5)):
         world.run(*words)  # learns hashes
-        before, files = time.perf_counter(), world.files()
+        before, files = child_seconds(), world.files()
         answer = world.run(*words)
-        seconds = time.perf_counter() - before
+        seconds = child_seconds() - before  # of a core, so that other tests do not count
         assert answer.returncode == 0, answer.stderr
-        assert seconds < 2 * limit, (
-            f"{words}: {seconds:.2f} s"
-        )  # twice: other tests share the cores
+        assert seconds < limit, f"{words}: {seconds:.2f} s"
         assert world.files() == files  # nothing to do writes nothing
 
 

@@ -20,7 +20,7 @@ def test_a_run_leaves_results_records_and_history_and_does_nothing_twice(pair):
     assert first.returncode == 0, first.stdout + first.stderr
     assert "2 ran" in first.stdout
     assert pair.value("product") == 6
-    record = pair.current("product").record()
+    record = pair.current("product").record
     assert record["metrics"] == [{"name": "value", "value": 6.0, "low": None, "high": None, "n": None,
                                   "row": "", "segment": "all", "seed": None, "unit": "",
                                   "better": None}]  # fmt: skip

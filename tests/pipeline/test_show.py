@@ -11,6 +11,7 @@ import pytest
 
 from lib.pipeline import executors
 from lib.pipeline.executors import LocalPool
+from lib.pipeline.pages import render_pages
 from lib.pipeline.profile import load_profile
 from lib.pipeline.show import HEARTBEAT_SECONDS, Reporter
 
@@ -120,3 +121,25 @@ def test_on_a_terminal_a_live_table_shows_cell_and_progress(world):
     assert "loss 0.5" in text
     assert "0/1" in text
     assert "✓ trains: ran" in text
+
+
+def test_pages_are_made_once_and_again_when_what_they_show_changes(pair, capsys):
+    profile = load_profile(pair.home, "demo")
+    pair.complete("numbers", "[3]")
+    assert render_pages(pair.home, profile)
+    assert "pages: reports/index.html" in capsys.readouterr().out
+    assert (pair.root / "reports/demo/product.html").exists()
+    before = pair.files()
+    assert render_pages(pair.home, profile)
+    assert pair.files() == before
+    pair.complete("product", "6")
+    assert render_pages(pair.home, profile)
+    assert "2 done" in (pair.root / "reports/index.html").read_text("utf-8")
+
+
+def test_pages_that_cannot_be_made_are_told_and_undo_nothing(pair, capsys):
+    pair.complete("numbers", "[3]")
+    (pair.root / "reports").write_text("a file where a folder belongs")
+    assert not render_pages(pair.home, load_profile(pair.home, "demo"))
+    assert "the pages could not be made: " in capsys.readouterr().err
+    assert pair.value("numbers") == [3]

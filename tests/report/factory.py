@@ -7,7 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.report import figures
+import lib.report
+from lib.pipeline.profile import Home
+from lib.pipeline.store import Result, Store, mapping
+from lib.studies import figures
 
 LOCK = hashlib.sha256(b"lock").hexdigest()
 
@@ -41,6 +44,37 @@ def picture():
     """A small real figure."""
     rows = [figures.Row("model", 0.7, 0.68, 0.72), figures.Row("baseline", 0.65, 0.62, 0.68)]
     return figures.plot_intervals(rows, xlabel="AUC")
+
+
+def states(home: Path, profile: str = "demo"):
+    """What the runner would say of a store: a node with a failure failed, the others are done."""
+    store, found = Store(Home(home), profile), {}
+    for folder in sorted(store.root.glob("*")):
+        result, error = store.current(folder.name), store.failure(folder.name)
+        if folder.is_dir() and (result or error):
+            inputs = mapping(result.record.get("inputs")) if result else {}
+            uses = {entry["node"] for entry in inputs.values() if mapping(entry).get("node")}
+            found[folder.name] = {"state": "failed" if error else "done", "uses": sorted(uses),
+                                  "notebook": error.get("notebook", "") if error else ""}  # fmt: skip
+    for name, state in found.items():
+        state["used_by"] = [other for other in found if name in found[other]["uses"]]
+    return found
+
+
+def render(home: Path, profile: str = "demo", given=None) -> Path:
+    return lib.report.render_all(home, profile, states(home, profile) if given is None else given)
+
+
+def result(*metrics, node="node", parameters=None, components=None) -> Result:
+    """A result that is on no disk."""
+    made = Result(node, "k", Path("k"), {"components": components or {}, "files": {}, "key": "k"})
+    rows = [vars_of(m) | {"seed": m.seeds[0] if m.seeds else None} for m in metrics]
+    made.__dict__["record"] = {"parameters": parameters or {}, "metrics": rows}
+    return made
+
+
+def vars_of(made) -> dict:
+    return {name: getattr(made, name) for name in made.__dataclass_fields__}
 
 
 def add_result(home: Path, node: str, *, profile="demo", key="a" * 12, cells=None, figure=None,

@@ -2,9 +2,8 @@
 
 import pytest
 
-from lib.report import render_all
 from tests.report import factory
-from tests.report.factory import add_failure, add_result, code, metric, prose
+from tests.report.factory import add_failure, add_result, code, metric, prose, render
 from tests.report.test_hostile import ATTACK, HOSTILE, hostile_store
 
 pytestmark = pytest.mark.page
@@ -49,7 +48,7 @@ def ordinary_store(home):
     plan = {name: {"state": state, "title": f"What about {name}?", "notebook": "25_train",
                    "uses": ["histories"] if name != "histories" else []}
             for name, state in states.items()}  # fmt: skip
-    render_all(home, "demo", plan)
+    render(home, "demo", plan)
 
 
 def pages(home):

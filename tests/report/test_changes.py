@@ -1,19 +1,14 @@
 """What counts as a change, and in which direction."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.pipeline.profile import Home
+from lib.pipeline.store import Store
 from lib.report import compare, describe
-from lib.report.results import Metric, Result, read_result
-from tests.report.factory import add_result, metric, sha
-
-
-def result(*metrics, parameters=None, components=None):
-    record = {"parameters": parameters or {}}
-    return Result("node", "k", Path("k"), record, {"components": components or {}}, metrics)
+from lib.report.metrics import Metric
+from tests.report.factory import add_result, metric, result, sha
 
 
 def one(value, low=None, high=None, better="higher", unit=""):
@@ -83,7 +78,9 @@ def test_description_names_parameters_causes_and_numbers(tmp_path):
                      components={"lock": sha(b"old")}, **fields)  # fmt: skip
     fields = {"metrics": [metric("auc", 0.8, low=0.79, high=0.81, row="A", better="higher")]}
     new = add_result(tmp_path, "n", key="c" * 12, parameters={"lr": 0.2}, **fields)
-    lines = describe(compare(read_result(old), read_result(new)))
+    store = Store(Home(tmp_path), "demo")
+    before, after = (store.result("n", folder.name) for folder in (old, new))
+    lines = describe(compare(before, after))
     assert lines == [
         "parameter gone: 1 -> absent",
         "parameter lr: 0.1 -> 0.2",

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.report import render_all
 from tests.report import factory
-from tests.report.factory import add_failure, add_result, add_run, code, metric, prose
+from tests.report.factory import add_failure, add_result, add_run, code, metric, prose, render
 from tests.report.html import Page
 
 ATTACK = '</title></style></script><script>window.owned=1</script><img src=x onerror="owned=1">'
@@ -68,7 +67,7 @@ def hostile_store(home: Path, text: str) -> Path:
     (home / "params").mkdir(exist_ok=True)
     about = f"about: {text}\n".encode("utf-8", "replace")
     (home / "params" / "demo.yaml").write_bytes(about)
-    return render_all(home, "demo", {
+    return render(home, "demo", {
         "node": {"state": "stale", "title": text, "notebook": "50_node", "reason": text,
                  "uses": ["broken"], "used_by": [text]},
         "broken": {"state": "failed", "title": text, "notebook": text[:40], "uses": [text]},

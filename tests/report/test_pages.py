@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.report import frame, render_all
+from lib.report import frame
 from tests.report import factory
-from tests.report.factory import add_failure, add_result, add_run, code, metric, prose
+from tests.report.factory import add_failure, add_result, add_run, code, metric, prose, render
 from tests.report.html import Page
 
 MODELS = ("Popularity", "SASRec, ids", "SASRec, titles", "Ceiling: true probabilities")
@@ -51,14 +51,14 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_index_of_demo_is_where_a_visitor_looks(home):
-    assert render_all(home, "demo") == home / "reports" / "index.html"
+    assert render(home) == home / "reports" / "index.html"
     assert {p.name for p in (home / "reports" / "demo").iterdir()} == {
         "histories.html", "sasrec.html", "gru.html"}  # fmt: skip
 
 
 def test_every_link_leads_somewhere(home):
     add_failure(home, "gru")
-    render_all(home, "demo")
+    render(home)
     for path in (home / "reports").rglob("*.html"):
         found = Page(path)
         ids = {attributes["id"] for _, attributes, _ in found.elements if "id" in attributes}
@@ -69,7 +69,7 @@ def test_every_link_leads_somewhere(home):
 
 
 def test_pages_ask_nothing_of_a_network_and_run_no_script(home):
-    render_all(home, "demo")
+    render(home)
     for path in (home / "reports").rglob("*.html"):
         found = Page(path)
         policies = [a["content"] for a, _ in found.all("meta") if "http-equiv" in a]
@@ -83,7 +83,7 @@ def test_pages_ask_nothing_of_a_network_and_run_no_script(home):
 
 
 def test_pages_speak_to_screen_readers(home):
-    render_all(home, "demo")
+    render(home)
     for path in (home / "reports").rglob("*.html"):
         found = Page(path)
         assert found.all("html")[0][0]["lang"] == "en"
@@ -96,7 +96,7 @@ def test_pages_speak_to_screen_readers(home):
 
 
 def test_a_node_page_tells_its_story_in_order(home):
-    render_all(home, "demo")
+    render(home)
     source = page(home, "sasrec").source
     order = ["<h1>", 'class="lead"', 'id="result"', 'id="figures"', 'id="steps"', 'id="provenance"']
     places = [source.index(part) for part in order]
@@ -106,7 +106,7 @@ def test_a_node_page_tells_its_story_in_order(home):
 
 
 def test_figures_are_numbered_once_and_embedded(home):
-    render_all(home, "demo")
+    render(home)
     found = page(home, "sasrec")
     images = found.all("img")
     assert len(images) == 1  # the notebook's own copy became a link to it
@@ -117,7 +117,7 @@ def test_figures_are_numbered_once_and_embedded(home):
 
 
 def test_best_row_is_bold_and_said_in_words_and_the_ceiling_is_not_best(home):
-    render_all(home, "demo")
+    render(home)
     table = page(home, "sasrec").source.split("<table>")[1]
     rows = {row.split("</th>")[0]: row for row in re.split('<th scope="row"[^>]*>', table)[1:]}
     assert rows["SASRec, titles"].count('<span class="tag">best</span> <b>') == 2
@@ -128,7 +128,7 @@ def test_best_row_is_bold_and_said_in_words_and_the_ceiling_is_not_best(home):
 
 def test_missing_values_say_so(home):
     folder = add_result(home, "gru", notebook="26_train_gru", metrics=results()[:-1])
-    render_all(home, "demo")
+    render(home)
     assert "not measured" in page(home, "gru").text()
     assert "no interval" not in page(home, "gru").text()
     assert "missing" in page(home, "sasrec").text()  # the null in its table
@@ -137,13 +137,13 @@ def test_missing_values_say_so(home):
 
 
 def test_code_is_folded_under_its_first_comment_and_headings_sink_below_the_title(home):
-    render_all(home, "demo")
+    render(home)
     found = page(home, "sasrec")
     summaries = [text for attributes, text in found.all("summary")]
     assert any(text.startswith("Draw the comparison") for text in summaries)
     assert all("open" not in a for a, _ in found.all("details") if a.get("class") == "code")
     assert [text for _, text in found.all("h1")] == ["Do titles help?"]
-    assert '<span class="math">x<sub>i</sub><sup>2</sup></span>' in found.source
+    assert '<span class="math">x_i^2</span>' in found.source
     assert ({"href": "histories.html", "rel": "noreferrer"}, "histories") in found.all("a")
 
 
@@ -151,7 +151,7 @@ def test_failed_node_has_a_page_with_the_error_on_top_and_its_last_good_result(h
     broken = {"output_type": "error", "ename": "ValueError", "evalue": "loss is nan",
               "traceback": ["\x1b[0;31mValueError\x1b[0m: loss is nan"]}  # fmt: skip
     add_failure(home, "sasrec", cells=[prose("# T"), code("train(model)", [broken])])
-    render_all(home, "demo")
+    render(home)
     found = page(home, "sasrec")
     text = found.text()
     for part in ("This node failed in train the model", "loss is nan", "lib/train/loop.py:87",
@@ -170,10 +170,10 @@ def test_failed_node_has_a_page_with_the_error_on_top_and_its_last_good_result(h
 
 def test_the_page_of_the_last_good_result_goes_when_the_node_is_well_again(home):
     failed = add_failure(home, "gru")
-    render_all(home, "demo")
+    render(home)
     assert "last-good" in page(home, "gru").source
     shutil.rmtree(failed)
-    render_all(home, "demo")
+    render(home)
     assert not (home / "reports" / "demo" / "gru.last-good.html").exists()
     assert "last-good" not in page(home, "gru").source
 
@@ -187,7 +187,7 @@ def test_a_node_that_is_not_done_keeps_a_page_that_says_why(home, state, words):
     plan = {"gru": {"state": state, "title": "T", "notebook": "26_train_gru", "uses": ["x"],
                     "used_by": [], "reason": "param.epochs 3 → 5"},
             "later": {"state": "blocked", "title": "Later", "reason": "needs gru"}}  # fmt: skip
-    render_all(home, "demo", plan)
+    render(home, "demo", plan)
     text = page(home, "gru").text()
     assert words in text
     assert "Reason: param.epochs 3 → 5" in text
@@ -204,7 +204,7 @@ def test_the_index_answers_at_a_glance(home):
     (home / "data/store/demo/sasrec/current").write_text("a" * 12)
     add_run(home, {"sasrec": "b" * 12}, started="2026-11-19T10:00:00+00:00")
     add_run(home, {"sasrec": "a" * 12})
-    render_all(home, "demo")
+    render(home)
     found = Page(home / "reports" / "index.html")
     glance = found.all("dl")[0][1]
     assert "3 done" in glance
@@ -225,23 +225,23 @@ def test_the_index_answers_at_a_glance(home):
 
 def test_index_says_nothing_changed_and_nothing_failed(home):
     add_run(home, {"sasrec": "a" * 12})
-    render_all(home, "demo")
+    render(home)
     assert "This is the first run." in Page(home / "reports" / "index.html").text()
     add_run(home, {"sasrec": "a" * 12}, started="2026-11-21T10:00:00+00:00")
-    render_all(home, "demo")
+    render(home)
     glance = Page(home / "reports" / "index.html").all("dl")[0][1]
     assert "Nothing: every result is the one of the earlier runs." in glance
 
 
 def test_provenance_names_all_causes_and_no_person_or_machine(home, monkeypatch):
-    text = f"{home}/lib/train/loop.py\n/home/ada/secret\n/root/x /Users/ada/y"
+    text = f"{home}/lib/train/loop.py\n/home/lovelace/secret\n/root/x /Users/lovelace/y"
     cells = [prose("# T"), code("pass", [{"output_type": "stream", "name": "stdout", "text": text},
              {"output_type": "display_data", "metadata": {}, "data": {"text/plain": text}}])]  # fmt: skip
     add_result(home, "gru", notebook="26_train_gru", cells=cells, note=f"see {home}/data",
                parameters={"seed": 1, "folder": f"{home}/data/raw"}, inputs=["histories"])  # fmt: skip
-    render_all(home, "demo")
+    render(home)
     found = page(home, "gru")
-    for private in (str(home), "ada", "/root", "/home/"):
+    for private in (str(home), "lovelace", "/root", "/home/"):
         assert private not in found.source
     details = found.source.split('id="provenance"')[1]
     for part in ("0123456789abcdef", "as committed", factory.LOCK[:12], "2.13.0", "350 MB",
@@ -255,16 +255,16 @@ def test_prose_of_today_appears_without_a_new_run_and_other_code_does_not(home):
     cells = [prose("# T\n\nOld words."), code("import lib"), code("run.finish()")]
     add_result(home, "gru", notebook="26_train_gru", cells=cells)
     source.write_text(json.dumps(factory.notebook([prose("# T\n\nNew words."), *cells[1:]])))
-    render_all(home, "demo")
+    render(home)
     assert "New words." in page(home, "gru").text()
     source.write_text(json.dumps(factory.notebook([prose("# T\n\nNewer."), code("other")])))
-    render_all(home, "demo")
+    render(home)
     assert "Old words." in page(home, "gru").text()
 
 
 def test_metrics_file_lists_every_metric_of_every_profile(home):
     add_result(home, "tiny", profile="smoke", metrics=[metric("auc", 0.7, seed=3, unit="")])
-    render_all(home, "demo")
+    render(home)
     rows = json.loads((home / "reports" / "metrics.json").read_text())
     assert len(rows) == 8 + 1 + 1
     assert rows[-1] == {"profile": "smoke", "node": "tiny", "metric": "auc", "row": "",
@@ -285,34 +285,34 @@ def test_frame_holds_the_same_numbers(home):
 def test_other_profiles_are_linked_from_the_first_page(home, order):
     add_result(home, "tiny", profile="smoke")
     for profile in order:
-        index = render_all(home, profile)
+        index = render(home, profile)
         assert (index == home / "reports" / "index.html") == (profile == "demo")
     first = Page(home / "reports" / "index.html")
     assert ({"href": "smoke/index.html"}, "smoke") in first.all("a")
     assert "What do language models really add" in first.text()
     before = (home / "reports" / "index.html").read_bytes()
-    render_all(home, "smoke")
+    render(home, "smoke")
     assert (home / "reports" / "index.html").read_bytes() == before
 
 
 def test_a_store_without_demo_still_has_a_first_page(tmp_path):
     add_result(tmp_path, "tiny", profile="smoke")
-    render_all(tmp_path, "smoke")
+    render(tmp_path, "smoke")
     assert 'href="smoke/index.html"' in (tmp_path / "reports" / "index.html").read_text()
 
 
 def test_nothing_to_do_writes_nothing(home):
-    render_all(home, "demo")
+    render(home)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (home / "reports").rglob("*.*")}
-    render_all(home, "demo")
+    render(home)
     after = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (home / "reports").rglob("*.*")}
     assert before == after
 
 
 def test_a_node_that_left_the_profile_loses_its_page(home):
-    render_all(home, "demo")
+    render(home)
     shutil.rmtree(home / "data/store/demo/gru")
-    render_all(home, "demo")
+    render(home)
     assert not (home / "reports/demo/gru.html").exists()
 
 
@@ -362,7 +362,7 @@ def damage_paths(folder):
 def test_one_broken_result_says_so_and_leaves_the_other_pages_alone(home, damage, words):
     damage(home / "data/store/demo/sasrec" / ("a" * 12))
     plan = {name: {"state": "done", "title": name} for name in ("histories", "sasrec", "gru")}
-    index = Page(render_all(home, "demo", plan))
+    index = Page(render(home, "demo", plan))
     assert words in page(home, "sasrec").text() + index.text()
     assert "gru did what it should." in page(home, "gru").text()
 
@@ -371,16 +371,16 @@ def test_a_torn_history_line_is_left_out(home):
     add_run(home, {"sasrec": "a" * 12})
     with (home / "data/store/demo/runs.jsonl").open("a") as file:
         file.write('{"run": "x", "nodes": {"sas')
-    assert "This is the first run." in Page(render_all(home, "demo")).text()
+    assert "This is the first run." in Page(render(home)).text()
 
 
 def test_a_node_name_that_is_no_file_name_is_refused(home):
     with pytest.raises(ValueError, match=r"'\.\./x'.*letters, digits"):
-        render_all(home, "demo", {"../x": {"state": "done"}})
+        render(home, "demo", {"../x": {"state": "done"}})
 
 
 def test_an_empty_profile_has_an_index(tmp_path):
-    assert "No node has made data yet." in Page(render_all(tmp_path, "demo", {})).text()
+    assert "No node has made data yet." in Page(render(tmp_path, "demo", {})).text()
 
 
 def test_html_outputs_keep_tables_and_lose_the_rest(home):
@@ -389,7 +389,7 @@ def test_html_outputs_keep_tables_and_lose_the_rest(home):
             '<script>alert(1)</script>')  # fmt: skip
     output = {"output_type": "execute_result", "metadata": {}, "data": {"text/html": html}}
     add_result(home, "gru", notebook="26_train_gru", cells=[prose("# T"), code("frame", [output])])
-    render_all(home, "demo")
+    render(home)
     found = page(home, "gru")
     assert not found.all("script") + found.all("img")
     assert "alert(1)</" not in found.source
@@ -402,7 +402,7 @@ def test_a_table_shown_by_the_run_is_on_the_page_once(home):
               "data": {"text/html": "<table><tr><td>unique-cell</td></tr></table>"}}  # fmt: skip
     add_result(home, "gru", notebook="26_train_gru", cells=[prose("# T"), code("x", [output])],
                table={"a": ["unique-cell"]})  # fmt: skip
-    render_all(home, "demo")
+    render(home)
     assert page(home, "gru").source.count("unique-cell") == 1
 
 
@@ -410,7 +410,7 @@ def test_progress_bars_and_long_outputs_are_cut(home):
     bar = "".join(f"\r{i}%" for i in range(101)) + "\n"
     output = {"output_type": "stream", "name": "stderr", "text": bar + "x" * 50_000}
     add_result(home, "gru", notebook="26_train_gru", cells=[prose("# T"), code("x", [output])])
-    render_all(home, "demo")
+    render(home)
     text = page(home, "gru").text()
     assert "100%" in text
     assert "99%" not in text
@@ -441,7 +441,7 @@ def test_thirty_nodes_stay_within_the_budget(tmp_path):
                    title="A question of ordinary length, is it not?", note="It is so. " * 15)  # fmt: skip
     add_run(tmp_path, dict.fromkeys(names, "b" * 12), started="2026-11-19T10:00:00+00:00")
     add_run(tmp_path, dict.fromkeys(names, "a" * 12))
-    index = render_all(tmp_path, "demo")
+    index = render(tmp_path, "demo")
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "reports/demo").glob("*.html")}
     assert index.stat().st_size <= 60_000
     assert max(sizes.values()) <= 60_000

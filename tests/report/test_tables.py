@@ -1,7 +1,6 @@
 """Numbers as text: decimals, seeds, best rows, data frames."""
 
 import math
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.report.graph import draw_graph
-from lib.report.results import Metric, Node, Result
+from lib.report.metrics import Metric, merge_seeds
+from lib.report.nodes import Node, places
 from lib.report.summary import find_wins
-from lib.report.tables import data_table, digits, merge_seeds, metric_tables, shown
+from lib.report.tables import data_table, digits, metric_tables, shown
+from tests.report.factory import result
 
 
 def score(row, value, better="higher", name="auc", **fields):
@@ -105,8 +105,7 @@ def test_an_empty_data_table_keeps_its_head(tmp_path):
 
 
 def node(name, *metrics, notebook="50_train_x", uses=(), state="done"):
-    result = Result(name, "k", Path("k"), {}, {}, metrics)
-    return Node(name, state, name, notebook, uses, result=result)
+    return Node(name, state, name, notebook, uses, result=result(*metrics, node=name))
 
 
 def test_rows_of_different_nodes_compete_on_the_same_data():
@@ -142,15 +141,18 @@ def test_data_that_other_data_is_made_from_is_not_told_twice():
 def test_results_that_use_each_other_do_not_hang_the_pages():
     nodes = [node("a", score("A", 1.0), uses=("b",)), node("b", score("B", 2.0), uses=("a",))]
     assert find_wins(nodes) == []
-    assert "<svg" in draw_graph(nodes, "")
+    assert places(nodes).keys() == {"a", "b"}
 
 
 def test_the_graph_puts_every_node_right_of_what_it_uses():
     nodes = [
         node(f"n{i}", uses=tuple(f"n{j}" for j in range(i) if (i * j) % 3 == 1)) for i in range(12)
     ]
-    drawn = draw_graph(nodes, "demo/")
-    assert drawn.count("<rect") == drawn.count("<a ") == 12
-    at = {n.name: int(drawn.split(f"demo/{n.name}.html")[1].split('<rect x="')[1].split('"')[0])
-          for n in nodes}  # fmt: skip
-    assert all(at[use] < at[n.name] for n in nodes for use in n.uses)
+    at = places(nodes)
+    assert len(set(at.values())) == len(at) == 12
+    assert all(at[use][0] < at[n.name][0] for n in nodes for use in n.uses)
+
+
+def test_a_node_stands_beside_what_it_uses():
+    nodes = [node("a"), node("b"), node("x", uses=("b",)), node("y", uses=("a",))]
+    assert places(nodes) == {"a": (0, 0), "b": (0, 1), "y": (1, 0), "x": (1, 1)}

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from lib.report.figures import style
+from lib.studies.figures import style
 
 __all__ = ["plot_rates", "plot_spread"]
 

@@ -1,0 +1,65 @@
+"""All results as one typed frame, from the store or from what a report left."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from lib.report import read_results, render_all
+from tests.report.factory import add_result, metric
+
+
+@pytest.fixture
+def home(tmp_path):
+    add_result(tmp_path, "sasrec", notebook="25_evaluate_sasrec", metrics=[
+        metric("ndcg@10", 0.25, row="id", low=0.2, high=0.3, n=40, better="higher"),
+        metric("seconds", 3.5, unit="s", seed=None)])  # fmt: skip
+    add_result(tmp_path, "gbdt", profile="toss", notebook="50_train_gbdt",
+               metrics=[metric("score", 0.5)])  # fmt: skip
+    return tmp_path
+
+
+def test_every_metric_is_one_typed_row(home):
+    found = read_results("demo", home)
+    assert found["metric"].to_list() == ["ndcg@10", "seconds"]
+    first, second = found.to_dict("records")
+    assert (first["notebook"], first["node"], first["n"]) == ("25_evaluate_sasrec", "sasrec", 40)
+    assert (first["value"], first["low"], first["high"]) == (0.25, 0.2, 0.3)
+    assert second["low"] is pd.NA
+    assert second["seed"] is pd.NA
+    assert second["better"] == ""
+    assert str(found["value"].dtype) == "Float64"
+    assert str(found["n"].dtype) == "Int64"
+    assert str(found["row"].dtype) == "string"
+
+
+def test_without_a_profile_all_are_read(home):
+    assert set(read_results(home=home)["profile"]) == {"demo", "toss"}
+
+
+def test_on_another_machine_the_report_is_enough(home, tmp_path):
+    render_all(home, "demo")
+    away = tmp_path / "away"
+    (away / "reports").mkdir(parents=True)
+    (away / "reports" / "metrics.json").write_bytes(
+        (home / "reports" / "metrics.json").read_bytes()
+    )
+    here, there = read_results("demo", home), read_results("demo", away)
+    pd.testing.assert_frame_equal(there.drop(columns="notebook"), here.drop(columns="notebook"))
+
+
+def test_what_is_in_the_store_is_not_read_twice(home):
+    render_all(home, "demo")
+    assert len(read_results(home=home)) == 3
+
+
+def test_a_profile_without_results_says_how_to_get_them(home):
+    with pytest.raises(LookupError, match=r"'beauty' has no finished node.*demo, toss.*run_all"):
+        read_results("beauty", home)
+
+
+def test_nothing_anywhere_is_an_empty_frame(tmp_path):
+    empty = read_results(home=tmp_path)
+    assert len(empty) == 0
+    assert "notebook" in empty.columns
+    assert json.loads(empty.to_json(orient="records")) == []
