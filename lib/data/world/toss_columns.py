@@ -26,6 +26,8 @@ COLUMNS = (
 )
 CONSTANT = {"l_feat_20": 1.0, "l_feat_23": 0.0}
 TWINS = {"l_feat_17": "l_feat_9", "l_feat_3": "l_feat_16"}  # near-duplicates
+BLUR = 0.1  # of what columns say about a visitor's taste
+LOOKED_AT = 40  # things a visitor looked at lately, in the mean
 TWIN_NOISE = 0.002  # share of rows in which a twin differs
 
 
@@ -36,7 +38,8 @@ def fill_numbers(
     kinds: NDArray[np.int64],
     departments: NDArray[np.int64],
     liking: Floats,
-    want: Floats,
+    wanted: Floats,
+    wants: Floats,
     styles: Floats,
     lengths: NDArray[np.int64],
     rng: np.random.Generator,
@@ -69,17 +72,17 @@ def fill_numbers(
         found[f"feat_d_{i}"] = trait(users, 200 + i, 5 + i) / np.float32(1000)
     for i in range(1, GROUPS["feat_c"] + 1):  # what styles the user leans to, blurred
         style = styles[:, i % styles.shape[1]]
-        found[f"feat_c_{i}"] = style + np.float32(0.3) * normal()
+        found[f"feat_c_{i}"] = style + np.float32(BLUR) * normal()
     found["feat_c_2"] = normal()
     for i in range(1, GROUPS["feat_b"] + 1):
-        found[f"feat_b_{i}"] = np.exp(np.float32(0.5) * (activity + normal()))
-    by_department = want.reshape(n, -1, 6).sum(axis=2)  # types of a department stand together
+        blur = np.float32(BLUR * i / 3) * normal()  # how often visits went to the ad's department
+        found[f"feat_b_{i}"] = np.sqrt(wanted) + blur
     for i in range(1, GROUPS["feat_a"] + 1):  # counts of what was looked at, almost whole numbers
-        mean = 12 * by_department[:, i % by_department.shape[1]]
-        count = np.floor(mean + rng.random(n, dtype=np.float32) * 2)
+        mean = LOOKED_AT * wants[:, i % wants.shape[1]]
+        count = np.floor(mean + rng.random(n, dtype=np.float32))
         found[f"feat_a_{i}"] = count + np.float32(1e-3) * normal()
     for i in range(1, GROUPS["history_a"] + 1):  # how this user met ads like this one, blurred
-        found[f"history_a_{i}"] = liking + np.float32(0.4 + 0.3 * i) * normal()
+        found[f"history_a_{i}"] = liking + np.float32(BLUR * i) * normal()
     seen = np.floor(np.exp(activity * np.float32(0.7) + np.float32(0.5) * normal()))
     found["history_b_1"] = seen
     found["history_b_2"] = np.floor(seen * rng.random(n, dtype=np.float32))

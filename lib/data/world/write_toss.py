@@ -1,7 +1,6 @@
 """The Toss-like log: 119 columns, one row group, three blocks of nulls, a test on day 7.
 
-m = slot + hour + creative + age × department + gender × type
-  + AFFINITY·<styles_u, affinity_ad> + MATCH·match(latest steps of seq, ad)
+Who is clicked by whom is the matter of ``toss_law``; here rows are drawn, labelled and written.
 """
 
 from collections.abc import Iterator
@@ -30,16 +29,25 @@ from lib.data.world.clicks import (
 from lib.data.world.config import WorldConfig
 from lib.data.world.rng import generator
 from lib.data.world.toss_columns import COLUMNS, STRINGS, fill_numbers
-from lib.data.world.toss_seq import N_TOKENS, draw_sequences, match_ads, print_sequences
-from lib.data.world.words import TYPES
+from lib.data.world.toss_law import N_AGES, SLOTS, Row, Weights, draw_weights, logits_of
+from lib.data.world.toss_seq import (
+    N_MEANINGS,
+    N_TOKENS,
+    call_for,
+    draw_sequences,
+    draw_worth,
+    print_sequences,
+)
+from lib.data.world.words import DEPARTMENTS, TYPES
 
 __all__ = ["TossTruth", "write_toss"]
 
 MOMENT = 1_413_849_600_000
 CHUNK = 50_000
 VISIT = 1.5  # rows per visit: the same person, hour and sequence, different ads
-SLOTS = (2, 3, 5, 8, 11, 13, 17, 19, 21, 24, 29, 31, 36, 37, 39, 42, 43, 46)
-SLOT, CREATIVE, PAIR, AFFINITY, MATCH = 0.5, 0.45, 0.3, 0.7, 0.9
+TARGETED = 0.7  # share of rows whose ad is the more wanted of two
+DEPARTMENT = np.array([each.department for each in TYPES])  # of each type
+ROWS_PER_AD = 3_300  # as published: 10.7 million rows, 3,237 ad sets
 FIRST_NULLS, SECOND_NULLS, THIRD_NULLS = 0.00161, 0.00174, 0.10141  # shares as published
 
 
@@ -62,10 +70,8 @@ class _Setting:
     counts: NDArray[np.int64]
     ads: Ads
     names: NDArray[np.int64]  # token id of each meaning
-    slot_bias: Floats
-    hour_bias: Floats
-    age_department: Floats
-    gender_type: Floats
+    worth: Floats  # of each meaning
+    weights: Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +100,16 @@ def write_toss(
 
 def _make_setting(config: WorldConfig, law: Law, items: NDArray[np.int32]) -> _Setting:
     rng = generator(config.seed, "toss")
-    n_ads = int(np.clip(config.n_toss // 100, 60, 3237))
-    n_meanings = config.n_types * config.n_styles
+    n_ads = int(np.clip(config.n_toss // ROWS_PER_AD, 60, 3237))
     return _Setting(
         config=config,
         law=law,
         items=items,
         counts=history_counts(law, MOMENT),
         ads=make_ads(law.catalogue, n_ads, config.seed, "toss"),
-        names=rng.permutation(N_TOKENS - 1)[:n_meanings] + 1,
-        slot_bias=(SLOT * rng.standard_normal(len(SLOTS))).astype(np.float32),
-        hour_bias=(0.15 * rng.standard_normal(24)).astype(np.float32),
-        age_department=(PAIR * rng.standard_normal((8, 8))).astype(np.float32),
-        gender_type=(PAIR * rng.standard_normal((2, len(TYPES)))).astype(np.float32),
+        names=rng.permutation(N_TOKENS - 1)[:N_MEANINGS] + 1,
+        worth=draw_worth(rng),
+        weights=draw_weights(rng),
     )
 
 
@@ -163,23 +166,25 @@ def _draw_chunk(setting: _Setting, name: str, low: int, n: int, day: int | None)
     who = rng.integers(0, law.people.n_users, n_visits)
     styles = styles_at(law, who, np.full(n_visits, MOMENT))
     want = wants(law, setting.items, who, setting.counts, MOMENT)
+    want = want.reshape(n_visits, len(DEPARTMENTS), -1).sum(axis=2)  # types stand by department
     hours = rng.integers(0, 24, n_visits)[visit]
     days = rng.integers(1, 8, n_visits)[visit] if day is None else np.full(n, day)
-    sequences = draw_sequences(want, styles, setting.config.toss_tokens, rng)
+    sequences = draw_sequences(want, setting.config.toss_tokens, rng)
     slots = np.minimum(rng.geometric(0.22, n) - 1, len(SLOTS) - 1)
-    ad = draw_ads(setting.ads, (days - rng.random(n)) / 7, rng)
+    wants_now = want[visit]
+    ad = _draw_targeted(setting, wants_now, (days - rng.random(n)) / 7, rng)
     item = setting.ads.items[ad]
     kind = law.catalogue.types[item].astype(np.int64)
-    department = np.array([each.department for each in TYPES])[kind]
-    age = (styles.argmax(axis=1) + rng.integers(0, 4, n_visits))[visit] % 8
+    department = DEPARTMENT[kind]
+    age = (styles.argmax(axis=1) + rng.integers(0, 4, n_visits))[visit] % N_AGES
     gender = ((who[visit] % 5) < 2).astype(np.int64)
     affinity = law.catalogue.title_affinity + law.catalogue.hidden_affinity
     liking = np.einsum("bm,bm->b", styles[visit], affinity.T[item])
-    match = match_ads(law, sequences, visit, item)
-    logits = setting.slot_bias[slots] + setting.hour_bias[hours] + AFFINITY * liking
-    logits += np.float32(CREATIVE) * setting.ads.quality[ad] + np.float32(MATCH) * match
-    logits += setting.age_department[age, department] + setting.gender_type[gender, kind]
-    logits += np.float32(0.12) * np.sin(days).astype(np.float32)
+    row = Row(
+        slot=slots, hour=hours, day=days, ad=ad, department=department, age=age,
+        gender=gender, liking=liking, wanted=wants_now[np.arange(n), department],
+        intent=call_for(sequences, setting.worth, visit, department),
+    )  # fmt: skip
     strings = {
         "gender": (gender + 1).astype(str).astype(object),
         "age_group": (age + 1).astype(str).astype(object),
@@ -194,7 +199,8 @@ def _draw_chunk(setting: _Setting, name: str, low: int, n: int, day: int | None)
         kind,
         department,
         liking,
-        want[visit],
+        row.wanted,
+        wants_now,
         styles[visit],
         np.diff(sequences.offsets)[visit],
         rng,
@@ -203,7 +209,20 @@ def _draw_chunk(setting: _Setting, name: str, low: int, n: int, day: int | None)
     table["seq"] = print_sequences(sequences, setting.names, visit)
     for column in COLUMNS[len(STRINGS) : -1]:
         table[column] = pa.array(number[column])
-    return _Chunk(table=_with_nulls(table, n, rng), logits=logits.astype(np.float32))
+    return _Chunk(
+        table=_with_nulls(table, n, rng), logits=logits_of(setting.weights, setting.ads, row)
+    )
+
+
+def _draw_targeted(
+    setting: _Setting, wants_now: Floats, moments: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """One running ad for each row, in part for those who want such things.  -> (B,)"""
+    ad, other = (draw_ads(setting.ads, moments, rng) for _ in range(2))
+    of_ad = DEPARTMENT[setting.law.catalogue.types[setting.ads.items]]
+    rows = np.arange(len(ad))
+    better = wants_now[rows, of_ad[other]] > wants_now[rows, of_ad[ad]]
+    return np.where((rng.random(len(ad)) < TARGETED) & better, other, ad)
 
 
 def _with_nulls(
