@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 
-.PHONY: reports test check lab clean lock environment bench faults
+.PHONY: reports test check lab clean lock environment bench peers faults
 .DEFAULT_GOAL := reports
 
 reports: environment  ## the demo profile, offline, then reports/index.html
@@ -28,6 +28,18 @@ lock: environment  ## requirements.lock and environment.yml from pyproject.toml
 faults: environment  ## every fault on every notebook (resumes; docs/faults.md), then 100 random SIGKILLs
 	@$(PY) -m tools.faults --publish
 	@LINGREC_KILLS=100 $(PY) -m pytest tests/pipeline/test_kills.py -o log_cli=true
+
+bench: environment peers  ## every figure of speed, beside the peers; alone on a quiet machine
+	@$(PY) run_all.py bench --only speed
+
+peers:  ## .venv-peers with RecBole and FuxiCTR from tools/peers.lock, for `make bench` alone
+	@want=$$($(PYTHON) -c "import hashlib; print(hashlib.sha256(open('tools/peers.lock','rb').read()).hexdigest())") \
+	&& if [ "$$(cat .venv-peers/lock-hash 2>/dev/null)" != "$$want" ]; then \
+		echo "Setting up .venv-peers from tools/peers.lock (a few minutes, once)" \
+		&& $(PYTHON) -m venv .venv-peers \
+		&& .venv-peers/bin/python -m pip install --quiet --no-deps -r tools/peers.lock \
+		&& echo "$$want" > .venv-peers/lock-hash; \
+	fi
 
 clean:  ## reports and stored results; the environment and data/raw stay
 	rm -rf reports data/store data/scratch

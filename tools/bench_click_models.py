@@ -1,17 +1,18 @@
 """Training and evaluation speed of our click models beside FuxiCTR's, on the same rows.
 
-    python tools/bench_click_models.py --peer PATH/TO/PYTHON --models deepfm dcnv2 --rounds 5
+    python tools/bench_click_models.py --models deepfm dcnv2 --rounds 5
+    python tools/bench_click_models.py --rows 20000 --rounds 1          # a try
 
 22 categorical fields with 824,170 ids drawn by Zipf's law, embedding 16, MLP 400 × 3, Adam 1e-3,
 batches of 4,096, one epoch; labels follow a known formula, whose AUC stands beside the models'.
 Each round runs the peer, ours in float32, and ours in bfloat16 one after another, each in a process
-of its own, so that other work on the machine hits all; medians are reported.  PATH/TO/PYTHON is
-an interpreter with torch and fuxictr; without --peer only ours are measured.
+of its own, so that other work on the machine hits all. One JSON line per system tells the medians
+and the ratio of each round to the peer's: median and range. The peer lives in .venv-peers, which
+`make bench` makes, or behind --peer; without it only ours are measured, and a line says so.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peers import find_peer, medians, ratios
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,6 +30,7 @@ from lib.data.files import write_json  # noqa: E402
 from lib.evaluate import clicks  # noqa: E402
 from lib.models.fields import Sizes  # noqa: E402
 from lib.models.ladder import build_click_model  # noqa: E402
+from lib.studies.speed import describe_machine  # noqa: E402
 from lib.train.loop import train  # noqa: E402
 from lib.train.losses import binary_cross_entropy  # noqa: E402
 from lib.train.plan import Plan  # noqa: E402
@@ -168,36 +171,23 @@ def compare(kind: str, folder: Path, options: argparse.Namespace) -> list[dict[s
         for name, command in commands.items():
             found[name].append(measure([*command, "--seed", str(round_ + 1)]))
             print(f"{kind}, round {round_ + 1}, {name}: {found[name][-1]}", file=sys.stderr)
-    rows: list[dict[str, object]] = []
-    for name, answers in found.items():
-        row: dict[str, object] = {"model": kind, "system": name, "rounds": options.rounds}
-        for key in ("train_rows_per_second", "test_rows_per_second", "auc", "logloss"):
-            row[key] = statistics.median(answer[key] for answer in answers)
-        rows.append(row)
-    if options.peer:
-        for row in rows:
-            for key in ("train", "test"):
-                name = f"{key}_rows_per_second"
-                row[f"{key}_ratio"] = float(row[name]) / float(rows[0][name])  # type: ignore[arg-type]
-    return rows
+    return [tell(kind, name, answers, found.get("fuxictr")) for name, answers in found.items()]
 
 
-def show(rows: list[dict[str, object]], oracle: float) -> None:
-    print(f"AUC of the true probabilities: {oracle:.4f}")
-    print(f"{'model':10}{'system':16}{'train rows/s':>13}{'ratio':>7}{'test rows/s':>13}"
-          f"{'ratio':>7}{'AUC':>8}{'log loss':>10}")  # fmt: skip
-    for row in rows:
-        ratios = [
-            f"{row[k]:7.2f}" if k in row else "      –" for k in ("train_ratio", "test_ratio")
-        ]
-        print(f"{row['model']:10}{row['system']:16}{row['train_rows_per_second']:13,.0f}{ratios[0]}"
-              f"{row['test_rows_per_second']:13,.0f}{ratios[1]}{row['auc']:8.4f}"
-              f"{row['logloss']:10.4f}")  # fmt: skip
+def tell(kind: str, name: str, answers: list, peers: list | None) -> dict[str, object]:
+    """Medians of one system, and its speed in units of the peer's, round by round."""
+    row: dict[str, object] = {"case": f"{kind}, {name}", "rounds": len(answers), **medians(answers)}
+    if peers and answers is not peers:
+        for part in ("train", "test"):
+            speeds = ([a[f"{part}_rows_per_second"] for a in side] for side in (answers, peers))
+            row[f"{part} against fuxictr"] = ratios(*speeds)
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", type=Path, help="interpreter with torch and fuxictr")
+    parser.add_argument("--peer", type=Path, help="interpreter with fuxictr; else .venv-peers")
     parser.add_argument("--models", nargs="+", default=["deepfm"], choices=sorted(PARAMETERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=400_000, help="training rows; a fourth to test")
@@ -212,14 +202,16 @@ def main() -> None:
     if options.worker:
         print(json.dumps(run_ours(options.worker, options.models[0], options)))
         return
+    options.peer = find_peer("fuxictr", options.peer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         oracle = write_rows(folder, options.rows, options.rows // 4, options.seed)
         rows = [row for kind in options.models for row in compare(kind, folder, options)]
-    show(rows, oracle)
+    print(json.dumps({"case": "the true probabilities", "auc": oracle}))
     if options.out:
         settings = {"rows": options.rows, "batch": options.batch, "threads": options.threads}
-        write_json(options.out, {"oracle_auc": oracle, "settings": settings, "rows": rows})
+        write_json(options.out, {"machine": describe_machine(), "oracle_auc": oracle,
+                                 "settings": settings, "measured": rows})  # fmt: skip
 
 
 if __name__ == "__main__":

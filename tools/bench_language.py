@@ -1,6 +1,10 @@
 """Speed and memory of the language floor beside the plain way; prints one JSON line per case.
 
-    python tools/bench_language.py DATA [CASE …]     DATA: folder with beauty/ and tokenizers/qwen3
+    python tools/bench_language.py DATA --rounds 5 --out docs/results/language.json
+    python tools/bench_language.py DATA csft embed --rounds 1 --examples 16 --titles 200   # a try
+
+DATA holds beauty/items.tsv and tokenizers/qwen3 (vocab.json, merges.txt), by default data/raw;
+where they are absent, csft and embed are left out and a line says so.
 
 Cases (two processes each, in turn, so that peaks are their own):
     csft      next-title step, vocabulary 151,936, 6 layers of 256: model(labels=…) on padded random
@@ -13,7 +17,6 @@ Cases (two processes each, in turn, so that peaks are their own):
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -22,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peers import ratios
 
-ROUNDS = {"csft": 3, "embed": 3, "prompt": 3}
+ROOT = Path(__file__).resolve().parents[1]
 PROMPT_SETTINGS = {
     # name: (model, prompt tokens, soft tokens, rows)
     "embedded model, 31-token prompt, 1 soft token": ("embedded", 31, 1, 256),
@@ -74,17 +78,17 @@ def next_titles(data: Path, n: int):  # type: ignore[no-untyped-def]
     return NextTitles(items, rows, tokens, max_tokens=1024, pad_id=0)
 
 
-def csft(way: str, data: Path, precision: str) -> dict[str, float]:
+def csft(way: str, data: Path, precision: str, n_examples: int) -> dict[str, float]:
     from lib.language.collaborative import next_title_loss
     from lib.language.tokens import budget_batches
     from lib.train.losses import full_softmax
 
-    titles = next_titles(data, 64)
+    titles = next_titles(data, n_examples)
     model = make_model("small", 151_936)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if way == "plain":
         order = np.random.default_rng(3).permutation(len(titles))
-        batches = [titles.batch(order[i : i + 16]) for i in range(0, 64, 16)]
+        batches = [titles.batch(order[i : i + 16]) for i in range(0, len(order), 16)]
     else:
         batches = [titles.batch(rows) for rows in budget_batches(titles.lengths, 4096)]
     real = sum(int(b["mask"].sum()) + len(b["from_row"].unique()) for b in batches)
@@ -111,12 +115,12 @@ def csft(way: str, data: Path, precision: str) -> dict[str, float]:
             "extra_mib": (peak() - before) / 2**20, "peak_mib": peak() / 2**20}  # fmt: skip
 
 
-def embed(way: str, data: Path, precision: str) -> dict[str, float]:
+def embed(way: str, data: Path, precision: str, n_titles: int) -> dict[str, float]:
     from lib.language.backbone import Backbone, set_attention
     from lib.language.embed import embed_tokens, export_sentence_transformer
     from lib.language.tokens import tokenise
 
-    titles = beauty_titles(data)[:3500]
+    titles = beauty_titles(data)[:n_titles]
     backbone = Backbone(make_model("small", 151_936).eval(), real_tokenizer(data))  # type: ignore[arg-type]
     set_attention(backbone.model, "bidirectional")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -193,42 +197,65 @@ def in_process(*words: str) -> dict[str, float]:
 
 
 def pair(
-    case: str, data: str, detail: str, key: str, better: Callable[[float, float], float]
-) -> None:
+    case: str, detail: str, options: argparse.Namespace, key: str, better: Callable[..., float]
+) -> dict[str, object]:
     """Both ways in turn; the ratio of each round, its median and range."""
-    rounds = [{way: in_process(data, "--run", case, way, detail) for way in ("plain", "ours")}
-              for _ in range(ROUNDS[case])]  # fmt: skip
-    ratios = [better(r["ours"][key], r["plain"][key]) for r in rounds]
-    print(json.dumps({
-        "case": case, "detail": detail, "ratio": round(statistics.median(ratios), 2),
-        "range": [round(min(ratios), 2), round(max(ratios), 2)],
-        "plain": rounds[-1]["plain"], "ours": rounds[-1]["ours"], "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }), flush=True)  # fmt: skip
+    shared = [str(options.data), "--examples", str(options.examples), "--titles",
+              str(options.titles), "--threads", str(options.threads)]  # fmt: skip
+    rounds = [{way: in_process(*shared, "--run", case, way, detail) for way in ("plain", "ours")}
+              for _ in range(options.rounds)]  # fmt: skip
+    each = [better(r["ours"][key], r["plain"][key]) for r in rounds]
+    line = {"case": f"{case}, {detail}", **ratios(each, [1.0] * len(each)),
+            "plain": rounds[-1]["plain"], "ours": rounds[-1]["ours"]}  # fmt: skip
+    print(json.dumps(line), flush=True)
+    return line
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, object]]:
+    half = ["bfloat16"] if torch.cpu._is_avx512_bf16_supported() else []
+    needed = [options.data / "beauty" / "items.tsv", options.data / "tokenizers" / "qwen3"]
+    absent = ", ".join(f"{path.parent.name}/{path.name}" for path in needed if not path.exists())
+    lines = []
+    for case in options.cases:
+        if case == "prompt":
+            lines += [pair(case, setting, options, "seconds", lambda ours, plain: plain / ours)
+                      for setting in PROMPT_SETTINGS]  # fmt: skip
+        elif absent:
+            lines.append({"case": case, "measured": False, "problem": f"DATA has no {absent}"})
+            print(json.dumps(lines[-1]), flush=True)
+        else:
+            key = "tokens_per_second" if case == "csft" else "texts_per_second"
+            lines += [pair(case, precision, options, key, lambda ours, plain: ours / plain)
+                      for precision in ("float32", *half)]  # fmt: skip
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=ROOT / "data" / "raw")
     parser.add_argument("cases", nargs="*", default=["csft", "embed", "prompt"])
-    parser.add_argument("--run", nargs=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=64, help="of csft")
+    parser.add_argument("--titles", type=int, default=12_101, help="of embed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write all lines as JSON")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.run:
         case, way, detail = options.run
-        run = {"csft": lambda: csft(way, Path(options.data), detail),
-               "embed": lambda: embed(way, Path(options.data), detail),
+        run = {"csft": lambda: csft(way, options.data, detail, options.examples),
+               "embed": lambda: embed(way, options.data, detail, options.titles),
                "prompt": lambda: prompt(way, detail)}[case]  # fmt: skip
         print(json.dumps(run()))
         return
-    half = ["bfloat16"] if torch.cpu._is_avx512_bf16_supported() else []
-    for case in options.cases:
-        if case == "prompt":
-            for setting in PROMPT_SETTINGS:
-                pair(case, options.data, setting, "seconds", lambda ours, plain: plain / ours)
-        else:
-            key = "tokens_per_second" if case == "csft" else "texts_per_second"
-            for precision in ("float32", *half):
-                pair(case, options.data, precision, key, lambda ours, plain: ours / plain)
+    lines = measure(options)
+    if options.out:
+        from lib.data.files import write_json
+        from lib.studies.speed import describe_machine
+
+        write_json(options.out, {"machine": describe_machine(), "threads": options.threads,
+                                 "measured": lines})  # fmt: skip
 
 
 if __name__ == "__main__":
