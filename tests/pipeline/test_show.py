@@ -1,13 +1,16 @@
 """What people see: lines in a pipe, a live table on a terminal, tokens at work."""
 
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import time
 from concurrent.futures import Future
 
 import pytest
+from rich.console import Console
 
 from lib.pipeline import executors
 from lib.pipeline.executors import LocalPool
@@ -50,6 +53,21 @@ def test_a_torn_status_is_no_reason_to_stop(reporter, pair, capsys):
 def test_many_reasons_are_shortened(reporter, capsys):
     reporter.started("numbers", [f"reason {n}" for n in range(9)])
     assert "reason 2 and 6 more" in capsys.readouterr().out
+
+
+def test_the_live_table_tells_until_when_a_node_runs_and_what_waits(reporter, pair):
+    pair.complete("numbers", "[3]")
+    reporter.store.current("numbers").folder.joinpath("record.json").write_text('{"seconds": 90.0}')
+    reporter.started("numbers", ["forced"])
+    said = io.StringIO()
+    Console(file=said, width=200).print(reporter.table())
+    head, running, waiting, count = said.getvalue().splitlines()
+    assert head.split()[-2:] == ["expected", "end"]
+    assert re.search(
+        r"numbers +running +00_make_numbers\.ipynb, 0 s +\d\d:\d\d:\d\d, in 90 s", running
+    )
+    assert waiting.split() == ["waiting", "product"]
+    assert count.split()[0] == "0/2"
 
 
 def node(name, pair, **resources):
