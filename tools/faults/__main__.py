@@ -4,6 +4,7 @@
     python -m tools.faults --only "disk full"   one column; --node sasrec: one row
     python -m tools.faults --minutes 3          stop after three minutes, go on next time
     python -m tools.faults --publish            write docs/faults.md and docs/results/faults.json
+    python -m tools.faults --work A --also B    with what another run of the same code found in B
 
 It works in build/faults, a copy of the tree with a finished smoke store, inside a user namespace of
 its own without a network, where it may mount small and read-only disks without any rights outside.
@@ -70,6 +71,7 @@ def main() -> int:
     parser.add_argument("--until", action="append", default=[], help="nodes of the smoke run")
     parser.add_argument("--publish", action="store_true", help="write the table into docs/")
     parser.add_argument("--busy", action="store_true", help="say that others used the machine")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="other work folders")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "faults")
     options = parser.parse_args()
     step_inside()
@@ -77,6 +79,10 @@ def main() -> int:
     space, matrix = Workspace(options.work), Matrix(options.work / "faults.json", FAULTS)
     if space.make(tuple(options.until)):
         matrix.forget()
+    for other in options.also:
+        if (other / "copied").read_text("utf-8") != (options.work / "copied").read_text("utf-8"):
+            raise SystemExit(f"{other.name} holds other code than {options.work.name}")
+        matrix.take_over(other / "faults.json")
     nodes = [node for node in space.profile().order() if space.good.current(node)]
     cases = rows(space, nodes, options.node)
     if options.first:

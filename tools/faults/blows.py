@@ -50,7 +50,7 @@ def killer(kind: str) -> Stage:
     says = {
         "kernel": {**FAILED, "the cause": r"the kernel died \(signal SIGKILL\) with a peak memory",
                    "the cell": r"\.ipynb, cell \d+", "the remedy": AGAIN},
-        "worker": {**FAILED, "the cause": "the worker was killed by signal 9"},
+        "worker": {**FAILED, "the cause": "the worker was killed by signal 9", "the remedy": AGAIN},
         "runner": {},
     }[kind]  # fmt: skip
 

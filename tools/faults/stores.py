@@ -14,7 +14,8 @@ __all__ = ["DAMAGED", "DAMAGED_INPUT", "MISSING_INPUT", "READ_ONLY"]
 
 
 def no_upstream(pair: Pair) -> str:
-    return "" if pair.case.upstream else "reads no other node"
+    alone = "every input may be missing" if pair.case.optional else "reads no other node"
+    return "" if pair.case.upstream else alone
 
 
 def choose(pair: Pair) -> str:

@@ -31,6 +31,12 @@ class Matrix:
         self.pairs = {}
         write_json(self.path, self.pairs)
 
+    def take_over(self, other: Path) -> None:
+        """Pairs that another run has and this one lacks."""
+        for node, row in cast(Pairs, read_json(other)).items():
+            self.pairs[node] = row | self.pairs.get(node, {})
+        write_json(self.path, self.pairs)
+
     def has(self, node: str, fault: str) -> bool:
         return fault in self.pairs.get(node, {})
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -93,6 +94,7 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of all processes that were waited for: tells the same when busy
 
 
 def judge(expect: Expect, answer: Answer, quiet: bool = False) -> list[str]:
@@ -142,7 +144,7 @@ def stages_of(fault: Fault, pair: Pair) -> Iterator[tuple[Trial, Answer, list[st
 
 def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) -> Verdict:
     """Stage one fault on one node, undo it, run again, and compare with the undisturbed run."""
-    began, pair = time.monotonic(), Pair(space, case, dice)
+    began, cpu, pair = time.monotonic(), cpu_seconds(), Pair(space, case, dice)
     reason = fault.spared(pair)
     if reason:
         return Verdict(reason)
@@ -154,8 +156,14 @@ def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) ->
         problems += [f"while it lasted: {loss}" for loss in lost[:2]]
         said.append(told(answer) or f"exit code {answer.code}")
     problems += afterwards(pair, space.run(*pair.only(*["--force"] * fault.rerun)))
-    state = "problem" if problems else "ok"
-    return Verdict(state, problems, said, round(time.monotonic() - began, 1))
+    spent = round(time.monotonic() - began, 1), round(cpu_seconds() - cpu, 1)
+    return Verdict("problem" if problems else "ok", problems, said, *spent)
+
+
+def cpu_seconds() -> float:
+    """What ended children have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def afterwards(pair: Pair, answer: Answer) -> list[str]:

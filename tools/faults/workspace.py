@@ -46,7 +46,8 @@ class Case:
 
     node: str
     notebook: str
-    inputs: dict[str, str]
+    inputs: dict[str, str]  # those it cannot run without
+    optional: dict[str, str]
     schema: dict[str, Field]
     cells: tuple[tuple[int, float], ...]  # code cells: index and seconds
     bytes: int
@@ -61,17 +62,33 @@ class Workspace:
     """The tree, its pristine store, and the real command line."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.root, self.pristine = folder, folder / "tree", folder / "pristine"
+        self.folder, self.root = folder, folder / "tree"
         self.home = Home(self.root)
         self.store = Store(self.home, PROFILE)
-        self.good = Store(Home(folder / "good"), PROFILE)  # reads pristine through a link
+        self.good = Store(Home(folder / "good"), PROFILE)
 
     def make(self, until: tuple[str, ...] = ()) -> bool:
-        """Copy the tree and run the smoke profile; False if that was done for this very code."""
-        stamp, now = self.folder / "copied", digest([tree_digest(ROOT), sorted(until)])
-        if stamp.exists() and stamp.read_text("utf-8") == now:
-            return False
-        stamp.unlink(missing_ok=True)
+        """Copy the tree and run the smoke profile where that is not done; True for a new copy."""
+        stamp, now = self.folder / "copied", tree_digest(ROOT)
+        fresh = not stamp.exists() or stamp.read_text("utf-8") != now
+        if fresh:
+            for old in ("good", "hostile"):
+                shutil.rmtree(self.folder / old, ignore_errors=True)
+            self.copy_tree()
+        wanted = until or tuple(self.profile().nodes)
+        if any(self.good.current(node) is None for node in wanted):
+            words = [word for node in wanted for word in ("--until", node)]
+            answer = self.run(PROFILE, *words, "--keep-going", limit=3600)
+            if answer.code:
+                raise SystemExit(f"the undisturbed smoke run failed:\n{answer.said[-3000:]}")
+            for node in self.profile().upstream(set(wanted)):
+                if self.good.current(node) is None:
+                    shutil.copytree(self.store.folder(node), self.good.folder(node))
+        stamp.write_text(now, "utf-8")
+        return fresh
+
+    def copy_tree(self) -> None:
+        """The code as it is now; results that still fit it are not made again."""
         for name in COPIED:
             source, target = ROOT / name, self.root / name
             if source.is_dir():
@@ -80,18 +97,6 @@ class Workspace:
             else:
                 self.root.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        words = [word for node in until for word in ("--until", node)]
-        answer = self.run(PROFILE, *words, "--keep-going", limit=1800)
-        if answer.code:
-            raise SystemExit(f"the undisturbed smoke run failed:\n{answer.said[-3000:]}")
-        shutil.rmtree(self.pristine, ignore_errors=True)
-        shutil.copytree(self.home.store, self.pristine)
-        link = self.folder / "good" / "data"
-        link.mkdir(parents=True, exist_ok=True)
-        if not (link / "store").is_symlink():
-            (link / "store").symlink_to(self.pristine)
-        stamp.write_text(now, "utf-8")
-        return True
 
     def environment(self) -> dict[str, str]:
         """This environment, for the tree, with no hub to ask."""
@@ -149,10 +154,13 @@ class Workspace:
     def case(self, node: str) -> Case:
         """What is known of a node from its undisturbed run."""
         spec, result = self.profile().nodes[node], self.result(node)
-        cells = cast(list[dict[str, float]], result.record()["cells"])
+        cells = cast(list[dict[str, float]], result.record["cells"])
         notebook = read_notebook(self.home.notebook(spec.notebook))
+        parts: tuple[dict[str, str], dict[str, str]] = {}, {}
+        for name, reference in spec.inputs.items():
+            parts[name in spec.optional][name] = reference
         return Case(
-            node, spec.notebook, dict(spec.inputs), parse_schema(notebook, spec.notebook),
+            node, spec.notebook, *parts, parse_schema(notebook, spec.notebook),
             tuple((int(cell["index"]), cell["seconds"]) for cell in cells),
             sum(path.stat().st_size for path in result.folder.rglob("*") if path.is_file()),
         )  # fmt: skip
@@ -195,11 +203,9 @@ class Workspace:
     def processes(self, node: str) -> dict[str, int]:
         """Numbers of the worker and the kernel that hold a node's lease."""
         try:
-            lease = cast(dict[str, str], read_json(self.store.folder(node) / "lease.json"))
-            return {kind: int(lease[name].split("_")[1])
-                    for kind, name in (("worker", "holder"), ("kernel", "kernel"))
-                    if name in lease}  # fmt: skip
-        except (OSError, ValueError, KeyError):
+            lease = cast(dict[str, list[float]], read_json(self.store.folder(node) / "lease.json"))
+            return {kind: int(lease[kind][0]) for kind in ("worker", "kernel") if kind in lease}
+        except (OSError, ValueError):
             return {}
 
 
