@@ -20,7 +20,7 @@ check: environment  ## ruff, types, doctests and fast tests, in under 90 seconds
 
 lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
 	@$(PY) -m nbdime config-git --enable
-	@$(PY) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/START_HERE.md
+	@$(PY) -m jupyterlab --notebook-dir=. --LabApp.default_url='/lab/tree/notebooks/START_HERE.md?factory=Markdown%20Preview'
 
 lock: environment  ## requirements.lock and environment.yml from pyproject.toml
 	@$(PY) tools/lock.py

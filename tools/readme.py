@@ -158,7 +158,7 @@ def numbers(value: list[float]) -> str:
     return told[0] if len(told) == 1 else f"{told[0]} [{told[1]}, {told[2]}]"
 
 
-def fill(text: str, parts: Mapping[str, str]) -> str:
+def fill(text: str, parts: Mapping[str, str], *, page: str = "README.md") -> str:
     """The text with each marked part replaced.
 
     >>> fill("<!-- made: x -->\\nold\\n<!-- end -->", {"x": "new"})
@@ -171,7 +171,7 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
         count = len(pattern.findall(text))
         text = pattern.sub(new.replace("\\", r"\\"), text)
         if count != 1:
-            raise SystemExit(f"README.md has {count} parts `made: {name}`, expected one")
+            raise SystemExit(f"{page} has {count} parts `made: {name}`, expected one")
     return text
 
 

@@ -1,0 +1,188 @@
+"""Open notebooks in a real JupyterLab and run them as a person would.
+
+    python tools/open_in_lab.py 00 59 --pictures build/lab     in headless Chromium, with pictures
+    python tools/open_in_lab.py all --api                      without a browser: the same requests
+
+A server is started for the project in this folder, as ``make lab`` does. Each notebook runs from
+top to bottom with its own parameters against the newest finished inputs of the demo (make them
+first: ``make reports``). With ``--change 59:draws=100`` a parameter is changed afterwards and the
+notebook runs again, the last time in the dark theme. Notebooks on disk stay as they are.
+Prints one JSON line per run; ends with 1 if a cell failed.
+"""
+
+import argparse
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.lab_server import Server, change_source, lab, run_by_requests, wait  # noqa: E402
+
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update",
+         "--remote-debugging-port=0", "--remote-allow-origins=*")  # fmt: skip
+PANEL = "jupyterapp.shell.currentWidget"
+
+
+class Tab:
+    """A tab of headless Chromium, driven through its DevTools socket."""
+
+    def __init__(self, place: str) -> None:
+        self.socket, self.count = websocket.create_connection(place, timeout=3600), 0
+        self.call("Page.enable")
+        self.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000,
+                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+
+    def call(self, method: str, **arguments: object) -> Any:
+        self.count += 1
+        self.socket.send(json.dumps({"id": self.count, "method": method, "params": arguments}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.count:
+            pass
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def ask(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True,
+                           awaitPromise=True)  # fmt: skip
+        if "exceptionDetails" in answer:
+            raise RuntimeError(str(answer["exceptionDetails"])[:800])
+        return answer["result"].get("value")
+
+    def picture(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+
+@contextmanager
+def chromium() -> Iterator[Tab]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        sys.exit("Chromium is not installed (Debian: apt-get install chromium); --api needs none")
+    folder = tempfile.mkdtemp(prefix="lab-")
+    command = [found, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
+        try:
+            note = Path(folder) / "DevToolsActivePort"
+            port = wait(
+                lambda: note.is_file() and note.read_text().split(),
+                120,
+                "Chromium did not open its port",
+            )[0]
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+                tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
+            yield Tab(tabs[0]["webSocketDebuggerUrl"])
+        finally:
+            process.terminate()
+            process.wait(30)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
+                   pictures: Path) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Open, run all cells, look; then change a parameter, run again, look in the dark."""
+    tab.call("Page.navigate", url=f"http://{server.address}/lab/tree/{path}?token={server.token}")
+    there = f"!!(window.jupyterapp && {PANEL} && {PANEL}.content && {PANEL}.content.widgets" \
+            f" && {PANEL}.context.isReady && {PANEL}.sessionContext.session)"  # fmt: skip
+    try:
+        wait(lambda: tab.ask(there), 900, f"{path} did not open")
+    except TimeoutError:
+        tab.picture(pictures / f"{Path(path).stem}-did-not-open.png")
+        raise
+    tab.ask(f"{PANEL}.sessionContext.ready")
+    yield look(tab, path, {}, pictures, "light")
+    if change:
+        for name, value in change.items():
+            source = tab.ask(f"{PARAMETERS}.sharedModel.getSource()")
+            new = json.dumps(change_source(source, name, value))
+            tab.ask(f"{PARAMETERS}.sharedModel.setSource({new})")
+        tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        yield look(tab, path, change, pictures, "dark")
+        tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+    tab.ask(f"{PANEL}.sessionContext.shutdown()")
+
+
+PARAMETERS = f"{PANEL}.content.widgets.map((w) => w.model)" \
+             ".find((m) => (m.getMetadata('tags') || []).includes('parameters'))"  # fmt: skip
+
+
+def look(
+    tab: Tab, path: str, change: dict[str, str], pictures: Path, scheme: str
+) -> dict[str, Any]:
+    """Run All Cells, then a picture of the top and of each cell that shows a figure or table."""
+    started = time.monotonic()
+    tab.ask("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
+    busy = f"{PANEL}.sessionContext.session.kernel.status !== 'idle'"
+    while tab.ask(busy):
+        time.sleep(0.5)
+    seconds = time.monotonic() - started
+    kinds = tab.ask(f"{PANEL}.content.widgets.map((w) => !w.model.outputs ? [] : Array.from("
+                    "{length: w.model.outputs.length}, (_, i) => w.model.outputs.get(i))"
+                    ".flatMap((o) => [o.type, ...Object.keys(o.data)]))")  # fmt: skip
+    stem, shown = Path(path).stem, [n for n, kind in enumerate(kinds)
+                                    if {"image/png", "text/html"} & set(kind)]  # fmt: skip
+    for number in [0, *shown]:
+        tab.ask(f"(async () => {{ {PANEL}.content.activeCellIndex = {number}; await "
+                f"{PANEL}.content.scrollToItem({number}, 'start'); await new Promise((r) => "
+                "setTimeout(r, 600)); })()")  # fmt: skip
+        tab.picture(pictures / f"{stem}-{scheme}-{number:02d}.png")
+    flat = [kind for cell in kinds for kind in cell]
+    problem = "a cell failed" if "error" in flat else ""
+    return {"notebook": path, "changed": change, "problem": problem, "scheme": scheme,
+            "seconds": round(seconds, 1), "figures": flat.count("image/png"),
+            "tables": flat.count("text/html")}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("notebooks", nargs="+", help="numbers such as 25, or all")
+    parser.add_argument("--api", action="store_true", help="no browser: the requests it would send")
+    parser.add_argument("--change", action="append", default=[], metavar="NN:NAME=VALUE")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "build" / "lab")
+    parser.add_argument("--home", type=Path, default=ROOT, help="the project's folder")
+    parser.add_argument("--minutes", type=float, default=60, help="at most, for one cell")
+    options = parser.parse_args()
+    names = sorted(path.name for path in (options.home / "notebooks").glob("*.ipynb"))
+    chosen = [n for n in names if "all" in options.notebooks or n[:2] in options.notebooks]
+    changes: dict[str, dict[str, str]] = {}
+    for text in options.change:
+        number, _, rest = text.partition(":")
+        changes.setdefault(number, {}).update([rest.split("=", 1)])
+    failed = False
+    with lab(options.home.resolve()) as server:
+        for name in chosen:
+            path, change = f"notebooks/{name}", changes.get(name[:2], {})
+            if options.api:
+                runs = [{}, change] if change else [{}]
+                told = (run_by_requests(server, path, c, 60 * options.minutes) for c in runs)
+                failed |= tell(told)
+            else:
+                with chromium() as tab:
+                    failed |= tell(run_in_browser(server, tab, path, change, options.pictures))
+    return int(failed)
+
+
+def tell(answers: Iterator[dict[str, Any]]) -> bool:
+    failed = False
+    for answer in answers:
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
+        failed |= bool(answer["problem"])
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
