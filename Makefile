@@ -13,10 +13,14 @@ test: environment  ## everything: check, slow tests, the smoke profile
 	@$(PY) -m mypy
 	@$(PY) -m pytest tests lib --doctest-modules
 
+# Two things at once, one per core: fast tests here, types and doctests in the background.
 check: environment  ## ruff, types, doctests and fast tests, in under 90 seconds
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check lib tests tools run_all.py
-	@$(PY) -m mypy
-	@$(PY) -m pytest tests lib --doctest-modules -m "not slow and not page"
+	@export OMP_NUM_THREADS=1; said=.venv/check.log; \
+	($(PY) -m mypy; types=$$?; $(PY) -m pytest lib --doctest-modules -p no:cacheprovider \
+		&& exit $$types) > $$said 2>&1 & other=$$!; \
+	$(PY) -m pytest tests -m "not slow and not page"; tests=$$?; \
+	wait $$other; other=$$?; cat $$said; exit $$((tests + other))
 
 lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
 	@$(PY) -m nbdime config-git --enable
