@@ -73,7 +73,7 @@ def living(world, runner):
 
 def victim(world, runner, dice):
     """A random process; a kernel lives so shortly that it has to be waited for."""
-    kind, deadline = dice.choice(["runner", "worker", "kernel"]), time.monotonic() + 5
+    kind, deadline = dice.choice(["runner", "worker", "kernel"]), time.monotonic() + 30
     while runner.poll() is None and time.monotonic() < deadline:
         pids = living(world, runner)[kind]
         if pids:

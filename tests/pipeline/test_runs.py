@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.pipeline.lease import read_lease
+
 pytestmark = pytest.mark.slow
 
 STEPS_4 = ("  numbers: {notebook: 00_make_numbers, params: {steps: 4}}\n"
@@ -162,6 +164,25 @@ def test_ending_the_runner_ends_worker_and_kernel_and_is_no_failure(world, wait_
     assert wait_for(lambda: not (world.store.folder("waits") / "lease.json").exists(), 8)
     assert world.store.failure("waits") is None
     assert world.store.current("waits") is None
+
+
+def test_a_frozen_kernel_whose_worker_was_killed_is_ended_by_the_next_one(world, wait_for):
+    world.notebook("00_wait_long", "time.sleep(600)", "run.finish()")
+    world.profile("  waits: {notebook: 00_wait_long}\n")
+    folder, runner = world.store.folder("waits"), world.start()
+    assert wait_for(lambda: "kernel" in (read_lease(folder) or {}), 60)
+    lease = read_lease(folder)
+    kernel, sockets = int(lease["kernel"][0]), Path(lease["sockets"])
+    os.kill(kernel, signal.SIGSTOP)  # it cannot notice that its worker is gone
+    os.kill(int(lease["worker"][0]), signal.SIGKILL)
+    os.killpg(runner.pid, signal.SIGKILL)
+    runner.communicate()
+    assert wait_for(lambda: read_lease(folder) is None)
+    assert sockets.exists()
+    runner = world.start()
+    assert wait_for(lambda: not alive(kernel) and not sockets.exists(), 60)
+    os.kill(runner.pid, signal.SIGTERM)
+    runner.communicate()
 
 
 def alive(pid):
