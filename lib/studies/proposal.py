@@ -70,8 +70,8 @@ def init(root: Path, words: Sequence[str]) -> Iterator[str]:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(proposal.text, encoding="utf-8")
     yield f"wrote params/{target.name}; read it, change what you know better, then"
-    yield f"  python run_all.py {options.name} --explain    what would run"
-    yield f"  python run_all.py {options.name}              the report: reports/index.html"
+    yield f"  .venv/bin/python run_all.py {options.name} --explain    # what would run"
+    yield f"  .venv/bin/python run_all.py {options.name}    # reports/{options.name}/index.html"
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -1,9 +1,8 @@
 """How long a proposed profile will take: rates measured on finished runs, times the work here.
 
-``docs/results/own_data.json`` holds, for each notebook, the seconds of two finished nodes and their
-work (multiplications, cells, positions: what its time grows with, see the planned nodes). A line
-through them would trust two points too much: a fixed part is what an empty notebook costs, the
-rest is proportional to the work. Good for an order of magnitude, and said as such.
+``docs/results/own_data.json`` holds, for each notebook, the seconds of finished nodes and their
+work (multiplications, cells, positions: what its time grows with, see the planned nodes). An
+estimate is a fixed part and the rest in proportion to the work: good for an order of magnitude.
 """
 
 import json
@@ -17,7 +16,7 @@ from lib.studies.proposal_text import PlannedNode
 __all__ = ["Cost", "estimate", "read_rates", "tell_cost", "told_time"]
 
 RATES = Path("docs") / "results" / "own_data.json"
-FIXED = 3.0  # seconds of a notebook that has nothing to do: kernel, imports, page
+FIXED = 5.0  # seconds of a notebook that has nothing to do: kernel, imports, page
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,15 @@ def read_rates(root: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 
-def rate_of(measured: Sequence[Mapping[str, float]]) -> float:
-    """Seconds for a unit of work: of the run with the most work, which the fixed part blurs least.
+def rate_of(measured: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds for a unit of work: of the run with the most work, which figures and tables blur
+    least.
 
-    >>> rate_of([{"work": 10.0, "seconds": 4.0}, {"work": 100.0, "seconds": 23.0}])
+    >>> rate_of([{"work": 10.0, "seconds": 4.0}, {"work": 100.0, "seconds": 20.0}])
     0.2
     """
     most = max(measured, key=lambda run: run["work"])
-    return max(0.0, most["seconds"] - FIXED) / max(most["work"], 1.0)
+    return float(most["seconds"]) / max(most["work"], 1.0)
 
 
 def estimate(nodes: Sequence[PlannedNode], rates: Mapping[str, Any]) -> Cost:

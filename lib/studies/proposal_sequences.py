@@ -123,7 +123,8 @@ def choose_roles(
     found: dict[str, str] = {}
     kinds = {
         "time": ("time",), "user": ("category", "number", "row id", "constant"),
-        "item": ("category", "number", "row id", "text", "constant"), "rating": ("category", "number"),
+        "item": ("category", "number", "row id", "text", "constant"),
+        "rating": ("category", "number"),
     }  # fmt: skip
     for role in ("time", "user", "item", "rating"):
         wanted = getattr(choices, role)

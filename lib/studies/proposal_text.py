@@ -30,14 +30,14 @@ def profile_text(
     about: str, head: Sequence[str], nodes: Sequence[PlannedNode], minutes: Mapping[str, float]
 ) -> str:
     """The YAML of a profile; ``minutes`` is the limit of each node."""
-    lines = [f"about: {value(about)}", *(f"# {line}" for line in head), "nodes:"]
+    lines = [f"about: {value(about)}", *(f"# {printable(line)}" for line in head), "nodes:"]
     for node in nodes:
-        lines += [f"  # {line}" for line in wrap(node.why)]
+        lines += [f"  # {printable(line)}" for line in wrap(node.why)]
         inputs = ", ".join(f"{key}: {value(place)}" for key, place in node.inputs.items())
         lines += [f"  {node.name}:", f"    notebook: {node.notebook}", f"    inputs: {{{inputs}}}"]
         lines += ["    params:"] if node.params else ["    params: {}"]
         for name, given in node.params.items():
-            told = f"   # {node.reasons[name]}" if name in node.reasons else ""
+            told = f"   # {printable(node.reasons[name])}" if name in node.reasons else ""
             lines.append(f"      {name}: {value(given)}{told}")
         limit = max(60, round(minutes.get(node.name, 60)))
         memory = f"memory_gb: {max(1, round(node.memory_gb))}"
@@ -67,4 +67,16 @@ def value(given: object) -> str:
         return "[" + ", ".join(value(item) for item in given) + "]"
     if isinstance(given, str) and WORD.match(given) and given.lower() not in TAKEN:
         return given
-    return json.dumps(given, ensure_ascii=False, allow_nan=False)
+    return printable(json.dumps(given, ensure_ascii=False, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    r"""Characters that YAML forbids, or that nobody would see, by their number.
+
+    >>> print(printable("a\x7fb"))
+    a\u007fb
+    """
+    return "".join(
+        char if char.isprintable() else f"\\u{ord(char):04x}" if ord(char) < 1 << 16
+        else f"\\U{ord(char):08x}" for char in text
+    )  # fmt: skip
