@@ -225,6 +225,7 @@ def test_gzip_gives_the_same_table_and_a_cut_one_is_refused(tmp_path):
     assert not (tmp_path / "cut.parquet").exists()
 
 
+@pytest.mark.slow
 def test_overlap_finds_the_same_rows_under_other_ids(tmp_path):
     rows = make_rows(3000)
     order = np.random.default_rng(1).permutation(3000)

@@ -47,7 +47,7 @@ def prepared(
     ("name", "source", "counts", "titled"),
     [
         ("beauty", "lines", (22_363, 12_101, 198_502), 12_094),
-        ("ml-1m", "pairs", (6_040, 3_416, 999_611), 3_416),
+        pytest.param("ml-1m", "pairs", (6_040, 3_416, 999_611), 3_416, marks=pytest.mark.slow),
         ("ml-100k", "recbole", (943, 1_682, 100_000), 1_682),
     ],
 )

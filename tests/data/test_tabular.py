@@ -242,6 +242,7 @@ def test_columns_of_two_kinds_are_refused():
         Recipe(categorical=())
 
 
+@pytest.mark.slow
 def test_frappe_has_its_published_rows_and_features(shared_data, tmp_path):
     fields = pl.read_csv(shared_data / "frappe" / "test.csv", n_rows=1).columns[1:]
     recipe = Recipe(categorical=tuple(fields), group="user")

@@ -167,6 +167,7 @@ def test_whole_floats_and_hashed_values_keep_their_meaning(tmp_path, files):
     assert (by_hash.categorical < by_hash.n_ids).all()
 
 
+@pytest.mark.slow
 def test_a_second_call_keeps_every_shard_and_a_lost_one_is_rebuilt_alike(tmp_path, files):
     first = prepare(tmp_path / "c", files).load()
     assert prepare(tmp_path / "c", files).reports["shards_built"] == []

@@ -85,6 +85,7 @@ def test_a_finished_fold_is_read_back_and_its_weights_are_kept(tmp_path, monkeyp
     assert list((tmp_path / "models" / "fold-1" / "tensorboard").glob("events*"))
 
 
+@pytest.mark.slow
 def test_weighted_and_plain_losses_state_the_same_true_probability():
     log = Log(3000)
     plan = Plan(learning_rate=0.05, seed=1, epochs=30, batch=300, precision="float32")

@@ -278,6 +278,7 @@ def test_wrong_options_say_what_is_right(words, told, home, tmp_path, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_frappe_is_linked_as_it_stands_and_all_models_fit(shared_data, tmp_path):
     tables = open_tables(shared_data / "frappe", tmp_path)
     proposal = propose_clicks(tables, ClickChoices(), "frappe")

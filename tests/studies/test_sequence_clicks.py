@@ -107,6 +107,7 @@ def test_every_validation_of_every_fold_is_in_the_log(trained, tmp_path):
     assert {"variant", "epoch", "loss", "score", "loss_auxiliary"} <= set(log.columns)
 
 
+@pytest.mark.slow
 def test_the_sampler_changes_batches_but_not_what_a_logit_means():
     log = Log(3000)
     rung, _ = runs.train(None, log, positive_fraction=0.5, epochs=4, learning_rate=0.02)
