@@ -74,6 +74,8 @@ def plan_sequences(look: SequenceLook, raw: str, source: dict[str, object]) -> l
         nodes += [csft(size), mntp(size), llm2rec(size), embeddings(size), sasrec(size)]
     if size.items <= LARGEST:
         nodes += [soft_tokens(size, titles), soft_tokens_study(size)]
+    if titles.real:
+        nodes.append(comparison(size, {node.name for node in nodes}))
     return nodes
 
 
@@ -248,4 +250,26 @@ def soft_tokens_study(size: Size) -> PlannedNode:
         },
         reasons={"n_candidates": "of the sampled column, which other papers report"},
         work=size.targets * size.items * 8, memory_gb=2,
+    )  # fmt: skip
+
+
+def comparison(size: Size, there: set[str]) -> PlannedNode:
+    """Each row with a language model beside the row that knows the same without one."""
+    rankings = {"baselines": "", "sasrec": "SASRec"}
+    inputs = {"histories": "histories/histories", "baselines": "baselines", "sasrec": "sasrec"}
+    stages = {"csft": "csft/backbone", "mntp": "mntp/backbone", "llm2rec": "llm2rec/backbone",
+              "embeddings": "embeddings"}  # fmt: skip
+    questions = {"SASRec: llm2rec+id": ["SASRec: tfidf+id", "SASRec: id", "SASRec: shuffled+id"],
+                 "SASRec: llm2rec": ["SASRec: tfidf"]}  # fmt: skip
+    if "soft_tokens_study" in there:
+        inputs["soft_tokens"], rankings["soft_tokens"] = "soft_tokens_study", "soft tokens"
+        questions["soft tokens: pretrained"] = ["SASRec (31)"]
+        questions["soft tokens: pretrained+titles"] = ["SASRec: tfidf+id"]
+    return PlannedNode(
+        name="everything", notebook="90_compare_everything", inputs={**inputs, **stages},
+        why="What language models add here, and what to use: all rows, with their cost.",
+        params={"rankings": rankings, "rungs": [], "logs": {}, "prepared_by": {},
+                "questions": questions},
+        reasons={"questions": "a row with a language model, and its honest counterparts"},
+        work=size.targets * 20, memory_gb=2,
     )  # fmt: skip
