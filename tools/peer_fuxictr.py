@@ -9,13 +9,18 @@ its model zoo, and trained and evaluated by its own loop.  Prints one line of JS
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import torch
-from fuxictr.features import FeatureMap
-from fuxictr.pytorch.dataloaders import RankDataLoader
-from fuxictr.pytorch.layers import (
+
+sys.modules.setdefault("ray", ModuleType("ray"))  # its parquet loader imports it, ours does not run
+
+from fuxictr.features import FeatureMap  # noqa: E402
+from fuxictr.pytorch.dataloaders import RankDataLoader  # noqa: E402
+from fuxictr.pytorch.layers import (  # noqa: E402
     CompressedInteractionNet,
     CrossNetV2,
     FactorizationMachine,
@@ -23,8 +28,8 @@ from fuxictr.pytorch.layers import (
     LogisticRegression,
     MLP_Block,
 )
-from fuxictr.pytorch.models import BaseModel
-from torch import nn
+from fuxictr.pytorch.models import BaseModel  # noqa: E402
+from torch import nn  # noqa: E402
 
 
 class Peer(BaseModel):

@@ -23,7 +23,10 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def run_script(command: str, *, minutes: float) -> dict[str, Any]:
-    """Run ``tools/<command>``; a failure is an answer too, with the last lines it said."""
+    """Run ``tools/<command>``; a failure is an answer too, with the last lines it said.
+
+    ``absent`` tells what the script left out because a peer, data or a GPU was not there.
+    """
     script, *words = shlex.split(command)
     if not (TOOLS / script).is_file():
         known = sorted(path.name for path in TOOLS.glob("bench_*.py"))
@@ -39,8 +42,13 @@ def run_script(command: str, *, minutes: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         said = error.stdout.decode() if isinstance(error.stdout, bytes) else (error.stdout or "")
         problem = f"stopped after {minutes:g} minutes"
-    return {"command": f"python tools/{command}", "seconds": time.perf_counter() - started,
-            "answers": read_answers(said), "problem": problem}  # fmt: skip
+    answers = read_answers(said)
+    absent = [f"{a.get('peer') or a.get('case')}: {a['problem']}" for a in answers
+              if a.get("measured") is False]  # fmt: skip
+    return {
+        "command": f"python tools/{command}", "seconds": time.perf_counter() - started,
+        "answers": answers, "problem": problem, "absent": "; ".join(dict.fromkeys(absent)),
+    }  # fmt: skip
 
 
 def read_answers(text: str) -> list[Any]:

@@ -39,6 +39,17 @@ def test_a_failed_or_endless_script_keeps_what_it_said_and_tells_why(tools):
     assert "stopped after 0.02 minutes" in slow["problem"]
 
 
+def test_what_was_not_there_to_be_measured_is_told(tools):
+    (tools / "bench_lonely.py").write_text(
+        'print(\'{"peer": "recbole", "measured": false, "problem": "no environment"}\')\n'
+        'print(\'{"case": "ours", "seconds": 1.5}\')\n'
+    )
+    answer = speed.run_script("bench_lonely.py", minutes=1)
+    assert (answer["problem"], answer["absent"]) == ("", "recbole: no environment")
+    assert speed.measured_table([answer])["value"].to_list() == [1.5]
+    assert speed.run_script("bench_good.py 7", minutes=1)["absent"] == ""
+
+
 def test_an_unknown_script_names_the_known_ones(tools):
     with pytest.raises(ValueError, match=r"bench_bad\.py"):
         speed.run_script("bench_none.py", minutes=1)
