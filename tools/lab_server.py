@@ -51,10 +51,12 @@ def lab(home: Path, *options: str) -> Iterator[Server]:
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "s" / "@jupyterlab" / "apputils-extension"
+        settings.mkdir(parents=True)  # or the first thing on screen is a question about news
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
                    f"--port={port}", "--ServerApp.port_retries=0", f"--notebook-dir={home}",
                    f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True",
-                   "--LabApp.news_url=",  # and no question to the network
                    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
                    *options]  # fmt: skip
         environment = {"JUPYTER_CONFIG_DIR": folder, "JUPYTER_RUNTIME_DIR": folder,

@@ -19,8 +19,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,20 +163,20 @@ def main() -> int:
         number, _, rest = text.partition(":")
         changes.setdefault(number, {}).update([rest.split("=", 1)])
     failed = False
-    with lab(options.home.resolve()) as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(lab(options.home.resolve()))
+        tab = None if options.api else stack.enter_context(chromium())
         for name in chosen:
             path, change = f"notebooks/{name}", changes.get(name[:2], {})
-            if options.api:
-                runs = [{}, change] if change else [{}]
-                told = (run_by_requests(server, path, c, 60 * options.minutes) for c in runs)
-                failed |= tell(told)
-            else:
-                with chromium() as tab:
-                    failed |= tell(run_in_browser(server, tab, path, change, options.pictures))
+            if tab is not None:
+                failed |= tell(run_in_browser(server, tab, path, change, options.pictures))
+                continue
+            for changed in [{}, change] if change else [{}]:
+                failed |= tell([run_by_requests(server, path, changed, 60 * options.minutes)])
     return int(failed)
 
 
-def tell(answers: Iterator[dict[str, Any]]) -> bool:
+def tell(answers: Iterable[dict[str, Any]]) -> bool:
     failed = False
     for answer in answers:
         print(json.dumps(answer, ensure_ascii=False), flush=True)

@@ -43,7 +43,7 @@ def test_what_is_not_run_is_listed_here() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_page_can_be_followed(page: Path, request: pytest.FixtureRequest) -> None:
     blocks = [block for block in blocks_of(page) if block.language in DO]
     if blocks:

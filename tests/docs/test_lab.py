@@ -10,7 +10,7 @@ from tools.lab_server import change_source, lab, run_by_requests
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_notebook_runs_by_hand_and_again_with_another_value(
     finished_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ def test_a_changed_figure_makes_the_readme_old(tmp_path: Path) -> None:
     (tmp_path / "docs/results/frappe.json").write_text(json.dumps(kept))
     after = readme.results_table(Home(tmp_path))
     assert before != after
-    assert "| .5000 [" in after
+    assert "DCNv2 .5000 [" in after
 
 
 def test_what_was_not_run_says_so(tmp_path: Path) -> None:
