@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lib.data.files import sha256_of, write_json
-from tools.faults import models, stores, wishes
+from tools.faults import models, stores, wishes, workspace
 from tools.faults.same import differences
 from tools.faults.trial import Pair
 from tools.faults.workspace import Workspace
@@ -112,3 +112,16 @@ def test_what_a_killed_run_left_is_named(pair):
     (pair.folder / ".tmp-1").mkdir()
     (pair.folder / "lease.json").write_text("{}")
     assert pair.space.leftovers("reader") == [".tmp-1", "lease.json"]
+
+
+def test_what_a_killed_matrix_left_is_mended(pair, tmp_path, monkeypatch):
+    before, source = contents(pair.space), tmp_path / "source"
+    (source / "params").mkdir(parents=True)
+    (source / "params" / "smoke.yaml").write_text(PROFILE)
+    monkeypatch.setattr(workspace, "ROOT", source)
+    stages = [models.cut(pair), stores.no_upstream_result(pair), stores.garbage(pair)]
+    for stage in stages:
+        stage.__enter__()  # and never left
+    assert contents(pair.space) != before
+    pair.space.mend()
+    assert contents(pair.space) == before

@@ -79,6 +79,7 @@ def main() -> int:
     space, matrix = Workspace(options.work), Matrix(options.work / "faults.json", FAULTS)
     if space.make(tuple(options.until)):
         matrix.forget()
+    space.mend()
     for other in options.also:
         if (other / "copied").read_text("utf-8") != (options.work / "copied").read_text("utf-8"):
             raise SystemExit(f"{other.name} holds other code than {options.work.name}")

@@ -1,7 +1,7 @@
 """A copy of the project with a finished smoke store, in which faults can be staged.
 
-FOLDER/tree      the project as it was copied; every run happens here
-FOLDER/pristine  its store after one undisturbed run: what every result must equal again
+FOLDER/tree   the project as it was copied; every run happens here
+FOLDER/good   its results after one undisturbed run: what every result must equal again
 """
 
 import json
@@ -59,7 +59,7 @@ class Case:
 
 
 class Workspace:
-    """The tree, its pristine store, and the real command line."""
+    """The tree, its undisturbed results, and the real command line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.root = folder, folder / "tree"
@@ -86,6 +86,14 @@ class Workspace:
                     shutil.copytree(self.store.folder(node), self.good.folder(node))
         stamp.write_text(now, "utf-8")
         return fresh
+
+    def mend(self) -> None:
+        """Undo what a matrix that was killed in the middle of a fault has left."""
+        shutil.copy2(ROOT / "params" / f"{PROFILE}.yaml", self.root / "params")
+        shutil.rmtree(self.root / "data" / "raw", ignore_errors=True)
+        for node in self.profile().nodes:
+            if self.good.current(node) and (self.loss(node) or self.leftovers(node)):
+                self.restore(node)
 
     def copy_tree(self) -> None:
         """The code as it is now; results that still fit it are not made again."""
@@ -119,10 +127,17 @@ class Workspace:
     ) -> Answer:  # fmt: skip
         """Run ``run_all.py`` to its end; ``during`` may disturb it meanwhile."""
         process = self.start(*words, pages=pages)
-        if during is not None:
-            during(process)
-        code = process.wait(limit)
-        return Answer(code, (self.folder / "said.txt").read_text("utf-8", "replace"))
+        try:
+            if during is not None:
+                during(process)
+            code, more = process.wait(limit), ""
+        except subprocess.TimeoutExpired:
+            code, more = 124, f"no end within {limit:g} s"
+        finally:
+            if process.poll() is None:  # too long, or somebody ended the matrix
+                process.terminate()
+                process.wait(30)
+        return Answer(code, (self.folder / "said.txt").read_text("utf-8", "replace") + more)
 
     def profile(self) -> Profile:
         return load_profile(self.home, PROFILE)
@@ -145,10 +160,12 @@ class Workspace:
             path.write_text(text, "utf-8")
 
     def result(self, node: str) -> Result:
-        """The pristine result of a node."""
+        """The undisturbed result of a node."""
         result = self.good.current(node)
         if result is None:
-            raise SystemExit(f"{node} has no pristine result; remove {self.folder.name}/ and retry")
+            raise SystemExit(
+                f"{node} has no undisturbed result; remove {self.folder.name}/ and retry"
+            )
         return result
 
     def case(self, node: str) -> Case:
