@@ -72,8 +72,9 @@ class Lease:
             return False
         except OSError as error:
             raise Blocked(
-                f"{self.path.parent.name}: the store cannot be written ({error.strerror}); "
-                "expected a folder with write permission and free space: see `run_all.py doctor`"
+                f"{self.path.parent.name}: the store cannot be written or locked "
+                f"({error.strerror}); expected a folder with write permission, free space and a "
+                "file system that keeps locks: see `run_all.py doctor`"
             ) from error
         return True
 

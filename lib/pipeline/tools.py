@@ -1,6 +1,7 @@
 """The helpers of the command line: status, diff, gc, doctor, fetch."""
 
 import argparse
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -199,10 +200,12 @@ def findings(home: Home, name: str) -> Iterator[tuple[str, bool, str]]:
 
     place = home.store if home.store.exists() else home.root
     try:
-        with tempfile.TemporaryFile(dir=place):
-            yield "store", True, "can be written"
+        with tempfile.TemporaryFile(dir=place) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield "store", True, "can be written and locked"
     except OSError as error:
-        yield "store", False, f"give yourself write permission on {place.name}/: {error.strerror}"
+        advice = f"give yourself write permission on {place.name}/, where files can be locked"
+        yield "store", False, f"{advice}: {error.strerror}"
 
     cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
     models = len(list(cache.glob("models--*")))

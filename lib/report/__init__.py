@@ -6,10 +6,10 @@ the key of its notebook, on how pages are rendered.
 
 from importlib import import_module
 
-__all__ = ["compare", "describe", "frame", "read_results", "render_all"]
+__all__ = ["compare", "describe", "read_results", "render_all"]
 
-_HOMES = {"compare": "changes", "describe": "changes", "frame": "metrics",
-          "read_results": "leaderboard", "render_all": "render"}  # fmt: skip
+_HOMES = {"compare": "changes", "describe": "changes", "read_results": "leaderboard",
+          "render_all": "render"}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

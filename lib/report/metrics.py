@@ -1,19 +1,15 @@
-"""Every metric of every complete node: ``reports/metrics.json`` and the frame read from it."""
+"""Every metric of every complete node, as ``reports/metrics.json`` lists them."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lib.pipeline.profile import Home, find_home
+from lib.pipeline.profile import Home
 from lib.pipeline.store import Json, Result, Store
 from lib.report.text import tidy
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["COLUMNS", "Metric", "collect", "frame", "items", "merge_seeds", "profiles",
+__all__ = ["COLUMNS", "Metric", "collect", "items", "merge_seeds", "profiles",
            "read_metrics"]  # fmt: skip
 
 COLUMNS = ("profile", "node", "metric", "row", "segment", "value", "low", "high", "n", "seed",
@@ -117,12 +113,3 @@ def collect(home: Path, profile: str) -> list[dict[str, object]]:
         "seed": m.seeds[0] if m.seeds else None, "unit": tidy(m.unit), "better": m.better,
     } for folder in sorted(store.root.glob("*"))
       for m in read_metrics(store.current(folder.name))]  # fmt: skip
-
-
-def frame(profile: str | None = None, home: Path | None = None) -> "pd.DataFrame":
-    """All metrics of a profile (or of all) as a frame with the columns of ``metrics.json``."""
-    import pandas as pd  # 0.4 s, needed only by those who ask for a frame
-
-    home = home or find_home().root
-    names = [profile] if profile else profiles(home)
-    return pd.DataFrame([row for name in names for row in collect(home, name)], columns=COLUMNS)

@@ -21,7 +21,6 @@ TABLE_TAGS = ["table", "thead", "tbody", "tr", "th", "td", "caption", "b", "i", 
               "br", "small", "code", "pre", "div", "span", "ul", "ol", "li"]  # fmt: skip
 DROPPED = re.compile(r"<(style|script)\b.*?(</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)")
-OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")  # progress bars rewrite their line
 MAX_OUTPUT = 20_000
 
 
@@ -98,7 +97,8 @@ def _joined(value: object) -> str:
 
 
 def _clean(value: object) -> str:
-    text = OVERWRITTEN.sub("", ANSI.sub("", _joined(value).replace("\r\n", "\n"))).strip("\n")
+    lines = ANSI.sub("", _joined(value)).split("\n")  # progress bars rewrite theirs
+    text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines).strip("\n")
     half, more = MAX_OUTPUT // 2, len(text) - MAX_OUTPUT
     return f"{text[:half]}\n… {more} characters left out …\n{text[-half:]}" if more > 0 else text
 
