@@ -85,7 +85,7 @@ def open_tables(path: Path, scratch: Path, *, columns: Sequence[str] = ()) -> di
             f"{path}: no table in this folder; it holds {[file.name for file in there][:8]}. "
             f"Expected files that end in {', '.join(sorted(SUFFIXES))}"
         )
-    if len({"".join(file.suffixes) for file in files}) > 1:
+    if len({file.name.removesuffix(".gz").rpartition(".")[2] for file in files}) > 1:
         names = ", ".join(file.name for file in files[:6])
         raise ValueError(
             f"{path}: files of several kinds ({names}); name the one that is meant, or call them "

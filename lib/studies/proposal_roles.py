@@ -151,7 +151,7 @@ def label_of(label: Label) -> pl.Expr:
 
 
 def tells_label(frame: pl.DataFrame, name: str, label: pl.Series) -> bool:
-    """Whether a column of few values, or where it is empty, gives the label away.
+    """Whether the values of a column, or where it is empty, give the label away.
 
     Such a column is known only after the click: a model that reads it looks perfect and is useless.
     """
@@ -161,7 +161,7 @@ def tells_label(frame: pl.DataFrame, name: str, label: pl.Series) -> bool:
     pair = frame.select(cleaned(name).alias("value")).with_columns(label.alias("label"))
     for key in (pl.col("value"), pl.col("value").is_null()):
         found = pair.group_by(key.alias("key")).agg(pl.len().alias("n"), pl.col("label").mean())
-        if 2 <= len(found) <= 100:
+        if 2 <= len(found) <= len(pair) / 20:  # of few rows each, chance alone is sure
             sure = found.select(
                 (pl.col("n") * pl.max_horizontal("label", 1 - pl.col("label"))).sum()
             )

@@ -105,8 +105,8 @@ def test_parquet_json_lines_gzip_and_parts_hold_the_same_rows(tmp_path):
     frame = pl.DataFrame(rows)
     folder = tmp_path / "parts"
     (folder / "day=1").mkdir(parents=True)
-    frame.head(150).write_parquet(folder / "day=1" / "a.parquet")
-    frame.tail(250).write_parquet(folder / "b.parquet")
+    frame.head(150).write_parquet(folder / "day=1" / "part.2024.01.parquet")
+    frame.tail(250).write_parquet(folder / "part.2024.02.parquet")
     frame.write_parquet(tmp_path / "all.parquet")
     frame.write_ndjson(tmp_path / "all.jsonl")
     (tmp_path / "all.json").write_text(json.dumps(rows), "utf-8")
@@ -212,6 +212,13 @@ def test_a_column_that_gives_the_label_away_is_left_out(tmp_path):
     found = look(path, tmp_path, label="label")
     assert uses(found)["clicked"] == "ignored"
     assert uses(found)["colour"] == "category"
+
+
+def test_values_of_few_rows_each_are_no_giveaway(tmp_path):
+    path = write_lines(tmp_path / "rare.csv", ["shop,colour,label"] + [
+        f"s{n % 80},{row['colour']},{row['clicked']}" for n, row in enumerate(click_rows(120))
+    ])  # fmt: skip
+    assert uses(look(path, tmp_path))["shop"] == "category"
 
 
 BROKEN = {
