@@ -42,9 +42,11 @@ class Filters:
     end: str  # ISO date, exclusive, UTC
     min_items: int  # a window with fewer items begins a year earlier, back to 1996
     max_history: int  # newest interactions kept of each user
+    max_users: int = 0  # a fixed random sample of the users that are left
 
     def __post_init__(self) -> None:
-        for name in ("min_rating", "user_core", "item_core", "min_items", "max_history"):
+        numbers = ("min_rating", "user_core", "item_core", "min_items", "max_history", "max_users")
+        for name in numbers:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
         if self.min_items and not self.start:
@@ -105,6 +107,9 @@ def filter_interactions(
         kept = deduplicate(kept, filters.repeats)
         funnel.add(f"repeats: {filters.repeats}", kept)
     kept = _window_and_core(kept, filters, funnel)
+    if filters.max_users and kept.count_users() > filters.max_users:
+        kept = _sample_users(kept, filters.max_users)
+        funnel.add(f"{filters.max_users:,} users, drawn at random", kept)
     if not len(kept):
         left = ", ".join(f"{step['step']}: {step['rows']}" for step in funnel.steps)
         raise ValueError(
@@ -182,6 +187,13 @@ def _window_and_core(rows: Interactions, filters: Filters, funnel: Funnel) -> In
     if filters.user_core > 1 or filters.item_core > 1:
         funnel.add(f"{filters.user_core}-core of users, {filters.item_core}-core of items", kept)
     return kept
+
+
+def _sample_users(rows: Interactions, n: int) -> Interactions:
+    """Whole users, always the same ones; items that only others had are gone."""
+    users = np.unique(rows.users)
+    drawn = np.random.default_rng(0).choice(users, n, replace=False)
+    return rows.select(np.isin(rows.users, drawn))
 
 
 def _between(rows: Interactions, start: datetime | None, end: datetime | None) -> Interactions:

@@ -169,3 +169,17 @@ def test_impossible_filters_are_refused(change: dict[str, object], message: str)
 def test_an_unknown_rule_for_repeats_is_named() -> None:
     with pytest.raises(ValueError, match="repeats is 'newest'"):
         deduplicate(rows_of([(0, 0, 1)]), "newest")  # type: ignore[arg-type]
+
+
+def test_a_sample_of_users_keeps_them_whole_and_is_always_the_same():
+    rows = rows_of([(user, item, item) for user in range(40) for item in range(user % 5 + 1)])
+    filters = Filters(**(OFF | {"max_users": 12}))  # type: ignore[arg-type]
+    kept, funnel = filter_interactions(rows, filters)
+    again, _ = filter_interactions(rows, filters)
+    assert kept.count_users() == 12
+    assert funnel.steps[-1]["users"] == 12
+    np.testing.assert_array_equal(kept.users, again.users)
+    for user in np.unique(kept.users):
+        assert (kept.users == user).sum() == (rows.users == user).sum()
+    everyone, _ = filter_interactions(rows, Filters(**(OFF | {"max_users": 99})))  # type: ignore[arg-type]
+    assert len(everyone) == len(rows)
