@@ -14,6 +14,7 @@ from lib.report.text import duration, size
 __all__ = ["build"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
+ANSWER = "answer"  # what a table or a figure is called that a page has to open with
 MAX_FILES = 40
 
 
@@ -44,10 +45,12 @@ def _file(result: Result, entry: Json) -> Path | None:
 
 
 def _tables(node: Node, result: Result) -> list[Table]:
-    tables = metric_tables(node.metrics)
+    """A table that the notebook calls ``answer`` first, then the metrics, then the others."""
+    answer, others = list[Table](), list[Table]()
     for entry in items(result.record.get("tables")):
         caption = str(entry.get("caption") or entry.get("name") or "Table")
         path, note = _file(result, entry), "The file of this table is missing from the store."
+        tables = answer if entry.get("name") == ANSWER else others
         try:
             if path is not None:
                 tables.append(data_table(path, caption))
@@ -55,7 +58,7 @@ def _tables(node: Node, result: Result) -> list[Table]:
         except (ValueError, OSError) as error:  # pyarrow's errors are one or the other
             note = f"The file cannot be read ({type(error).__name__})."
         tables.append(Table(caption, (), (), (note,)))
-    return tables
+    return [*answer, *metric_tables(node.metrics), *others]
 
 
 def _figure(result: Result, entry: Json) -> Json:

@@ -240,7 +240,7 @@ def ask_language_models(
 
 
 def absent_pairs(pairs: Sequence[tuple[str, str]]) -> pl.DataFrame:
-    empty = Contest(data="nowhere", measure="", better="higher", keys=np.zeros((0, 1), np.int64),
+    empty = Contest(data="–", measure="", better="higher", keys=np.zeros((0, 1), np.int64),
                     values={}, drawn=np.zeros((1, 0)), trivial="", ceiling=None)  # fmt: skip
     return compare_pairs(empty, pairs)
 

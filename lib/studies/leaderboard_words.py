@@ -47,7 +47,9 @@ def gain_text(line: Line) -> str:
     ends = [line[name] for name in ("points", "points_low", "points_high")]
     if not gap:
         ends = [line[name] / (line["base"] or 1.0) for name in ("gain", "low", "high")]
-    value, low, high = (signed(100 * end, 1) for end in ends)
+    width = 100 * (ends[2] - ends[1])
+    digits = 1 if width >= 0.5 else 2 if width >= 0.05 else 3
+    value, low, high = (signed(100 * end, digits) for end in ends)
     return f"{value} [{low}, {high}]{'' if gap else ' % of its value'}"
 
 
@@ -65,13 +67,15 @@ def shown_language(table: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
     """What the language model adds, a line a comparison: gain, p, verdict, cost of both."""
     seconds = {row: value for row, value in costs.select("row", "seconds").iter_rows()}
     lines = []
-    for line in table.iter_rows(named=True):
+    for line in table.sort(pl.col("verdict") == "not measured", maintain_order=True).iter_rows(
+        named=True
+    ):
         ours, theirs = seconds.get(line["row"]), seconds.get(line["against"])
         times = f" ({amount(ours / theirs)}×)" if ours and theirs else ""
         lines.append({
             "with a language model": line["row"], "counterpart": line["against"],
-            "gain, % of the gap": gain_text(line) if not line["missing"] else line["missing"],
-            "p (Holm)": p_text(line["p_holm"]), "verdict": line["verdict"],
+            "gain, % of the gap": gain_text(line), "p (Holm)": p_text(line["p_holm"]),
+            "verdict": line["missing"] or line["verdict"],
             "cost": f"{amount(ours, 's')}{times}", "on": line["data"],
             "seeds": "–" if line["seeds"] is None else str(line["seeds"]),
         })  # fmt: skip
@@ -82,6 +86,7 @@ def shown_board(board: pl.DataFrame, contest: Contest) -> pl.DataFrame:
     """One table of systems, best first; ◆ marks those that nobody beats in both value and cost."""
     lines = []
     for line in board.iter_rows(named=True):
+        is_system = line["row"] != contest.ceiling
         cheap = FAR.get(line["cheap_verdict"] or "", "")
         best = FAR.get(line["best_verdict"] or "", "best" if line["row"] == line["best"] else "–")
         shown = {"system": line["row"], contest.measure: with_interval(line, "value", 4)}
@@ -94,7 +99,8 @@ def shown_board(board: pl.DataFrame, contest: Contest) -> pl.DataFrame:
             "against the best": best,
             "seeds": seeds_text(line),
             "cost": f"{amount(line['seconds'], 's')}{' ◆' if line['front'] else ''}",
-            "weights": amount(line["parameters"]), "memory": amount(line["memory_mb"], "MB"),
+            "weights": amount(line["parameters"]),
+            "memory": amount(line["memory_mb"] if is_system else None, "MB"),
             "note": line["cost_note"] or "",
         }  # fmt: skip
         lines.append(shown)
@@ -169,8 +175,10 @@ def cheap_sentences(language: pl.DataFrame, boards: Mapping[str, pl.DataFrame]) 
     return told
 
 
-def language_sentences(language: pl.DataFrame) -> list[dict[str, str]]:
-    """One line per row with a language model: its honest counterpart comes first."""
+def language_sentences(
+    language: pl.DataFrame, boards: Mapping[str, pl.DataFrame]
+) -> list[dict[str, str]]:
+    """One line per row with a language model: its honest counterpart first, then the cheap row."""
     lines = []
     for row in language["row"].unique(maintain_order=True):
         first, *others = language.filter(row=row).iter_rows(named=True)
@@ -178,16 +186,28 @@ def language_sentences(language: pl.DataFrame) -> list[dict[str, str]]:
         gain = gain_text(first)
         use, because = {
             "better": ("use it", f"{gain} over {first['against']}, p {p_text(first['p_holm'])}"),
-            "worse": (f"use {first['against']}", f"{gain}: worse than without"),
-            "no difference shown": (f"use {first['against']}", f"{gain}: no gain shown"),
+            "worse": ("leave it", f"{gain}: worse than {first['against']}"),
+            "no difference shown": ("no need", f"{gain}: no gain over {first['against']}"),
             "not measured": ("nothing known", str(first["missing"])),
         }[first["verdict"]]  # fmt: skip
         if beaten and first["verdict"] != "better":
             because += f"; it does beat {', '.join(beaten)}"
+        told, cheap = against_cheap(row, boards)
+        if told in ("worse", "no difference shown"):
+            because += f"; {'worse' if told == 'worse' else 'not shown better'} than {cheap}"
+            use = {"use it": "only if you need it for more"}.get(use, use)
         if first["seeds"] == 1:
             because += "; one seed"
         lines.append({"when": f"you think of {row}", "use": use, "because": because})
     return lines
+
+
+def against_cheap(row: str, boards: Mapping[str, pl.DataFrame]) -> tuple[str, str]:
+    """The verdict on a row against the cheap row of its table, and which that is."""
+    for board in boards.values():
+        for line in board.filter(row=row).iter_rows(named=True):
+            return line["cheap_verdict"] or "", line["cheap"]
+    return "", ""
 
 
 def advise(
@@ -196,8 +216,8 @@ def advise(
     """What to use when: of each table the cheapest system that is not shown worse than the best."""
     lines = []
     for data, board in boards.items():
-        lines += [*board_advice(data, board), *segment_advice(data, segments.get(data))]
-    return pl.DataFrame(lines + language_sentences(language),
+        lines += [*board_advice(data, board), *segment_advice(data, board, segments.get(data))]
+    return pl.DataFrame(lines + language_sentences(language, boards),
                         schema=dict.fromkeys(("when", "use", "because"), pl.String))  # fmt: skip
 
 
@@ -230,13 +250,19 @@ def board_advice(data: str, board: pl.DataFrame) -> list[dict[str, str]]:
     return lines
 
 
-def segment_advice(data: str, table: pl.DataFrame | None) -> list[dict[str, str]]:
-    """For every segment in which a row with a language model is shown better or worse."""
+def segment_advice(
+    data: str, board: pl.DataFrame, table: pl.DataFrame | None
+) -> list[dict[str, str]]:
+    """For every segment in which a row with a language model is shown better than without one.
+
+    A row that is shown worse than the cheap row of its table is no advice anywhere.
+    """
     if table is None:
         return []
-    lines = []
-    for line in table.filter(pl.col("verdict").is_in(["better", "worse"])).iter_rows(named=True):
-        use = line["row"] if line["verdict"] == "better" else line["against"]
+    lines, poor = [], board.filter(cheap_verdict="worse")["row"].to_list()
+    better = table.filter((pl.col("verdict") == "better") & ~pl.col("row").is_in(poor))
+    for line in better.iter_rows(named=True):
+        use = line["row"]
         because = f"{line['row']} against {line['against']}: {raw_gain(line)}"
         when = f"{data}, {line['by']} {line['segment']}"
         lines.append({"when": when, "use": use, "because": because})
