@@ -73,7 +73,10 @@ def lab(home: Path, *options: str) -> Iterator[Server]:
                 yield server
             finally:
                 process.terminate()
-                process.wait(30)
+                try:
+                    process.wait(60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
 
 def wait(question: Any, seconds: float, problem: str) -> Any:

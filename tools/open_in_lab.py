@@ -34,7 +34,7 @@ from tools.lab_server import Server, change_source, lab, run_by_requests, wait  
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update",
          "--remote-debugging-port=0", "--remote-allow-origins=*")  # fmt: skip
-PANEL = "jupyterapp.shell.currentWidget"
+PANEL = "[...jupyterapp.shell.widgets('main')].find((w) => w.content && w.content.widgets)"
 
 
 class Tab:
@@ -43,6 +43,7 @@ class Tab:
     def __init__(self, place: str) -> None:
         self.socket, self.count = websocket.create_connection(place, timeout=3600), 0
         self.call("Page.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # a tab that is looked at
         self.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000,
                   deviceScaleFactor=1, mobile=False)  # fmt: skip
 
@@ -96,14 +97,16 @@ def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
                    pictures: Path) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Open, run all cells, look; then change a parameter, run again, look in the dark."""
     tab.call("Page.navigate", url=f"http://{server.address}/lab/tree/{path}?token={server.token}")
-    there = f"!!(window.jupyterapp && {PANEL} && {PANEL}.content && {PANEL}.content.widgets" \
-            f" && {PANEL}.context.isReady && {PANEL}.sessionContext.session)"  # fmt: skip
+    there = (
+        f"!!(window.jupyterapp && {PANEL} && {PANEL}.context.path === '{path}' "
+        f"&& {PANEL}.context.isReady && {PANEL}.sessionContext.session)"
+    )
     try:
         wait(lambda: tab.ask(there), 900, f"{path} did not open")
     except TimeoutError:
         tab.picture(pictures / f"{Path(path).stem}-did-not-open.png")
         raise
-    tab.ask(f"{PANEL}.sessionContext.ready")
+    tab.ask(f"{PANEL}.sessionContext.ready.then(() => jupyterapp.shell.activateById({PANEL}.id))")
     yield look(tab, path, {}, pictures, "light")
     if change:
         for name, value in change.items():
@@ -113,7 +116,7 @@ def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
         tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
         yield look(tab, path, change, pictures, "dark")
         tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
-    tab.ask(f"{PANEL}.sessionContext.shutdown()")
+    tab.ask(f"{PANEL}.sessionContext.shutdown().then(() => {PANEL}.close())")
 
 
 PARAMETERS = f"{PANEL}.content.widgets.map((w) => w.model)" \
