@@ -13,7 +13,7 @@ A frozen language model is no part of this module's state: it is neither trained
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,6 +90,13 @@ class LLMCTR(nn.Module):
     @property
     def language(self) -> nn.Module:
         return self._frozen[0] if self.tuned is None else self.tuned
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LLMCTR":
+        """`.to(device)` takes the frozen language model along, though it is no submodule."""
+        for part in self._frozen:
+            part._apply(fn, recurse)
+        self._prompt_cache = None  # of the place before
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "LLMCTR":
         """Frozen parts stay in ``eval``: their dropout would be noise, and the prompt not one."""

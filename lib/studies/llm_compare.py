@@ -122,7 +122,9 @@ def field_worth(
 ) -> pl.DataFrame:
     """AUC lost when a field is silent: its soft token left out, its id missing in the baseline."""
     labels = np.asarray(clicks.label[rows])
-    batch = ClickSource(clicks, rows, batch=len(rows), seed=0, shuffle=False).take(rows)
+    batch = ClickSource(
+        clicks, rows, batch=len(rows), seed=0, shuffle=False, device=place_of(model)
+    ).take(rows)
     plain = {"categorical": batch["categorical"], "numeric": batch["numeric"],
              "missing": batch["missing"], "variant": variant}  # fmt: skip
     baseline = model.baselines[variant]
@@ -135,16 +137,18 @@ def field_worth(
                 k: v[i : i + chunk] if isinstance(v, torch.Tensor) else v for k, v in given.items()
             }
             parts.append(model(cut))
-        return measures.auc(labels, torch.cat(parts).double().numpy())
+        return measures.auc(labels, torch.cat(parts).double().cpu().numpy())
 
     with torch.no_grad():
         whole = judge(plain)
-        own = measures.auc(labels, predict_logits(baseline, clicks, rows))
+        own = measures.auc(labels, predict_logits(baseline, clicks, rows, device=place_of(model)))
         lines = []
         for place, name in enumerate(clicks.fields):
             silent = batch["categorical"].clone()
             silent[:, place] = int(clicks.field_offsets[place])  # "missing" of this field
-            lost = own - measures.auc(labels, baseline({**batch, "categorical": silent}).numpy())
+            lost = own - measures.auc(
+                labels, baseline({**batch, "categorical": silent}).cpu().numpy()
+            )
             heard = whole - judge({**plain, "without": str(place + first)})
             lines.append({"field": name, "language model": heard, "baseline": lost})
     return pl.DataFrame(lines).sort("language model", descending=True)
@@ -193,7 +197,9 @@ def answers_at_all(
     titles: Mapping[str, TitleTokens] | None = None,
 ) -> float:
     """Mean share of probability on the two answers among all tokens."""
-    source = ClickSource(clicks, rows, batch=len(rows), seed=0, shuffle=False)
+    source = ClickSource(
+        clicks, rows, batch=len(rows), seed=0, shuffle=False, device=place_of(model)
+    )
     batch: dict[str, Any] = {**source.take(rows), "variant": variant}
     if titles and variant in titles:
         batch = titles[variant].add(batch)
@@ -215,8 +221,10 @@ def projector_outputs(
     model: LLMCTR, variant: str, clicks: Clicks, rows: Ints
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_], npt.NDArray[np.str_]]:
     """Soft tokens of some rows, with the name of their slot and whether the row was clicked."""
-    batch = ClickSource(clicks, rows, batch=len(rows), seed=0, shuffle=False).take(rows)
-    tokens = model.soft_tokens({**batch, "variant": variant}).numpy()  # (B, S, d)
+    batch = ClickSource(
+        clicks, rows, batch=len(rows), seed=0, shuffle=False, device=place_of(model)
+    ).take(rows)
+    tokens = model.soft_tokens({**batch, "variant": variant}).cpu().numpy()  # (B, S, d)
     names = [*clicks.fields, *clicks.numeric_names, *clicks.missing_names]
     slots = names if model.pool is None else [f"pooled {i + 1}" for i in range(model.n_soft)]
     if tokens.shape[1] > len(slots):
@@ -227,3 +235,8 @@ def projector_outputs(
         np.tile(np.array(slots), len(rows)),
         np.repeat(clicked, tokens.shape[1]),
     )
+
+
+def place_of(model: torch.nn.Module) -> str:
+    """The device that a model's weights are on."""
+    return str(next(model.parameters()).device)

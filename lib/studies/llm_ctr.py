@@ -165,8 +165,8 @@ def train_llm_ctr(
     held = {name: pick(data[name].rows("valid"), n_validation, rng) for name in design.variants}
 
     def validate(trained: nn.Module) -> dict[str, float]:
-        parts = [predict_rows(cast(LLMCTR, trained), name, data[name], held[name], titles=titles,
-                              device=device) for name in design.variants]  # fmt: skip
+        parts = [predict_rows(cast(LLMCTR, trained), name, data[name], held[name], titles=titles)
+                 for name in design.variants]  # fmt: skip
         labels = np.concatenate([data[name].label[held[name]] for name in design.variants])
         return judge_logits(labels, np.concatenate(parts), rate=float(labels.mean()))
 
@@ -199,10 +199,10 @@ def predict_rows(
     rows: Ints,
     *,
     titles: Mapping[str, TitleTokens] | None = None,
-    device: str = "cpu",
     chunk: int = 512,
 ) -> Floats:
     """Logits of rows in their order; equal rows are computed once per chunk.  -> (N,)"""
+    device = str(next(model.parameters()).device)
     source = ClickSource(clicks, rows, batch=16 * chunk, seed=0, shuffle=False, device=device)
     parts = []
     for plain in source.batches(0):

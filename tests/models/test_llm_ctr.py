@@ -154,3 +154,12 @@ def test_baselines_of_different_shapes_cannot_share_a_projector():
             answers=ANSWERS,
             config=make().config,
         )
+
+
+def test_moving_the_model_takes_the_frozen_language_model_along():
+    model = make()
+    before = model(batch())
+    model.double()
+    assert {p.dtype for p in model.language.parameters()} == {torch.float64}
+    rows = batch()
+    torch.testing.assert_close(model(rows).float(), before, rtol=0, atol=1e-4)
