@@ -20,7 +20,14 @@ from lib.evaluate import segments
 from lib.models.item_inputs import Kind
 from lib.studies.sequences import Recipe
 
-__all__ = ["build_recipes", "read_baselines", "read_seeds", "seed_columns", "segment_labels"]
+__all__ = [
+    "build_recipes",
+    "read_baselines",
+    "read_embeddings",
+    "read_seeds",
+    "seed_columns",
+    "segment_labels",
+]
 
 CONTROL_TEXT = "tfidf"
 
@@ -67,6 +74,28 @@ def _parse(row: str) -> tuple[str, Kind]:
         if row.endswith(mark):
             return row.removesuffix(mark), cast(Kind, kind)
     return row, "text"
+
+
+def read_embeddings(folder: Path, n_items: int) -> dict[str, NDArray[np.float32]]:
+    """The embeddings of each stage by its name, (V + 1, D) with row 0 for padding, checked."""
+    found = {}
+    for file in sorted(folder.glob("*.npy")):
+        rows = np.load(file, allow_pickle=False)
+        if rows.ndim != 2 or len(rows) != n_items + 1:
+            raise ValueError(
+                f"{file.name} has the shape {rows.shape}, expected {n_items + 1} rows, one for "
+                f"each of {n_items} items and one for padding; run 24_extract_item_embeddings on "
+                "the same histories"
+            )
+        broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(broken):
+            raise ValueError(
+                f"{file.name} holds NaN or infinite values in {len(broken)} rows, the first "
+                f"{broken[:5].tolist()}; look at the stage before, then extract again with "
+                "24_extract_item_embeddings"
+            )
+        found[file.stem] = rows
+    return found
 
 
 def read_baselines(folder: Path, targets: Targets) -> dict[str, NDArray[np.float64]]:
