@@ -161,8 +161,9 @@ def target_of(look: ClickLook) -> str:
 
 
 def dare(look: ClickLook, size: Size, baseline: str) -> PlannedNode:
+    target = target_of(look)  # S1 asks for the first of two fields only
     encoder = {"d_attention": 8, "d_representation": 8, "d_time": 4, "top_k": 20, "tau": 20.0,
-               "query_mode": "S1", "query_fields": [target_of(look)]}  # fmt: skip
+               "query_mode": "S1", "query_fields": [target, target]}  # fmt: skip
     own: dict[str, object] = {
         "max_len": size.max_len, "encoder": encoder, "d_embedding": size.width, "covisits": False,
         "variants": {"DARE + QNN-α": {}},
