@@ -65,6 +65,7 @@ class SoftTokenRecommender(nn.Module):
         self.user_in, self.item_in = (nn.Linear(d, d_model, bias=False) for _ in range(2))
         self.user_scale, self.item_scale = TokenScale(d_model, rms), TokenScale(d_model, rms)
         self.out = nn.Linear(d_model, d, bias=False)
+        self._reset_maps()
         self.drop = FastDropout(config.dropout)
         if titles is not None:
             self.register_buffer("titles", _standardise(titles))
@@ -72,6 +73,16 @@ class SoftTokenRecommender(nn.Module):
             nn.init.zeros_(self.title_in.weight)  # starts as the plain ID model
         else:
             self.titles = None
+
+    @torch.no_grad()
+    def _reset_maps(self) -> None:
+        """Out undoes in: what the trunk passes on unchanged comes back as the item it was.
+
+        So training starts where a tied SASRec starts, from "more of the same", and not from noise.
+        """
+        nn.init.orthogonal_(self.item_in.weight)
+        nn.init.orthogonal_(self.user_in.weight)
+        self.out.weight.copy_(self.item_in.weight.T)
 
     def item_rows(self, ids: Tensor) -> Tensor:
         """Rows of the item table, with their titles where there are any.  (*,) -> (*, d)"""

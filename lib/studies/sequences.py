@@ -112,7 +112,7 @@ def train_sasrec(
     return train(
         model.to(device),
         source,
-        loss or partial(next_item_loss, criterion=full_softmax),
+        loss or partial(grouped_next_item_loss, criterion=full_softmax),
         plan=plan,
         validate=validate,
         scratch=scratch,
