@@ -26,6 +26,12 @@ import websocket
 __all__ = ["Server", "change_source", "lab", "run_by_requests", "wait"]
 
 
+SETTINGS = {  # no question about news on the screen, and no notebook changed on disk
+    "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}',
+    "docmanager-extension/plugin.jupyterlab-settings": '{"autosave": false}',
+}
+
+
 class Server:
     """A running JupyterLab: its address and the secret that opens it."""
 
@@ -51,9 +57,10 @@ def lab(home: Path, *options: str) -> Iterator[Server]:
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder) / "s" / "@jupyterlab" / "apputils-extension"
-        settings.mkdir(parents=True)  # or the first thing on screen is a question about news
-        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+        for place, text in SETTINGS.items():
+            file = Path(folder) / "s" / "@jupyterlab" / place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
                    f"--port={port}", "--ServerApp.port_retries=0", f"--notebook-dir={home}",
                    f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True",
