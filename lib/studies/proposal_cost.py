@@ -69,13 +69,14 @@ def tell_cost(cost: Cost, nodes: Sequence[PlannedNode]) -> list[str]:
     slowest = sorted(cost.seconds, key=lambda name: -cost.seconds[name])[:3]
     parts = ", ".join(f"{name} {told_time(cost.seconds[name])}" for name in slowest)
     memory = max(node.memory_gb for node in nodes)
+    part = "all nodes" if not cost.unknown else "the nodes that were measured"
     lines = [
-        f"time: about {told_time(cost.total)} one after another, at most ({parts}); "
-        f"memory: below {max(1, round(memory + 0.5))} GB for the largest node",
+        f"time: about {told_time(cost.total)} of computing for {part} ({parts}); memory: below "
+        f"{max(1, round(memory + 0.5))} GB for the largest node",
         f"  rests on {cost.basis}; epochs may end early, other machines differ by factors",
     ]
     if cost.unknown:
-        lines.append(f"  not measured, not counted: {', '.join(cost.unknown)}")
+        lines.append(f"  not measured and not counted: {', '.join(cost.unknown)}")
     return lines
 
 

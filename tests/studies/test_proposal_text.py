@@ -59,7 +59,7 @@ def test_an_estimate_grows_with_the_work_and_names_what_was_never_measured(tmp_p
     told = "\n".join(tell_cost(cost, nodes))
     assert "large 2.8 h" in told
     assert "busy" in told
-    assert "not measured, not counted: new" in told
+    assert "not measured and not counted: new" in told
 
 
 def test_without_measurements_no_time_is_claimed(tmp_path):
