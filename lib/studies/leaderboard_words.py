@@ -15,6 +15,8 @@ __all__ = ["advise", "headline", "language_sentences", "shown_board", "shown_lan
            "shown_segments"]  # fmt: skip
 
 Line = Mapping[str, Any]
+INTERVAL = r"\[([^,\]]+), ([^,\]]+)\]"
+PLAIN = {"no difference shown": "none shown"}  # the verdict in a column called difference
 FAR = {"better": "better", "worse": "worse", "no difference shown": "≈", "not measured": "–"}
 
 
@@ -73,13 +75,13 @@ def shown_language(table: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
         ours, theirs = seconds.get(line["row"]), seconds.get(line["against"])
         times = f" ({amount(ours / theirs)}×)" if ours and theirs else ""
         lines.append({
-            "with a language model": line["row"], "counterpart": line["against"],
+            "row with a language model, against": f"{line['row']} against {line['against']}",
+            "difference": PLAIN.get(line["verdict"], line["verdict"]),
             "gain, % of the gap": gain_text(line), "p (Holm)": p_text(line["p_holm"]),
-            "verdict": line["missing"] or line["verdict"],
             "cost": f"{amount(ours, 's')}{times}", "on": line["data"],
             "seeds": "–" if line["seeds"] is None else str(line["seeds"]),
         })  # fmt: skip
-    return pl.DataFrame(lines)
+    return unbroken(pl.DataFrame(lines))
 
 
 def shown_board(board: pl.DataFrame, contest: Contest) -> pl.DataFrame:
@@ -104,8 +106,13 @@ def shown_board(board: pl.DataFrame, contest: Contest) -> pl.DataFrame:
             "note": line["cost_note"] or "",
         }  # fmt: skip
         lines.append(shown)
-    frame = pl.DataFrame(lines)
+    frame = unbroken(pl.DataFrame(lines))
     return frame.drop("note") if "note" in frame.columns and not any(frame["note"]) else frame
+
+
+def unbroken(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same with intervals that no line breaks in two."""
+    return frame.with_columns(pl.col(pl.String).str.replace_all(INTERVAL, "[${1},\u00a0${2}]"))
 
 
 def raw_gain(line: Line, prefix: str = "") -> str:
@@ -133,12 +140,13 @@ def with_interval(line: Line, name: str, digits: int, factor: float = 1.0) -> st
 
 def shown_segments(table: pl.DataFrame) -> pl.DataFrame:
     """Gains of the pairs inside segments."""
-    return pl.DataFrame([
+    return unbroken(pl.DataFrame([
         {"segment": f"{line['by']}: {line['segment']}", "row": line["row"],
          "against": line["against"], "gain": raw_gain(line),
-         "p (Holm)": p_text(line["p_holm"]), "verdict": line["verdict"], "n": line["n"]}
+         "p (Holm)": p_text(line["p_holm"]),
+         "difference": PLAIN.get(line["verdict"], line["verdict"]), "n": line["n"]}
         for line in table.iter_rows(named=True)
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def headline(language: pl.DataFrame, boards: Mapping[str, pl.DataFrame]) -> str:

@@ -103,7 +103,9 @@ def test_a_failed_node_is_a_line_and_no_crash(folders):
     language = gather.ask_language_models(standings, QUESTIONS, SETTINGS)
     assert language["verdict"].to_list() == ["not measured", "not measured"]
     shown = words.shown_language(language, costs)
-    assert "no result of SASRec: llm2rec+id" in shown["verdict"][0]
+    assert shown["difference"].to_list() == ["not measured"] * 2
+    told = words.advise(language, boards, {}).filter(use="nothing known")["because"]
+    assert "no result of SASRec: llm2rec+id" in told[0]
     assert "No row with a language model was measured" in words.headline(language, boards)
     missing = gather.missing_frame(["sasrec", "baselines"], folders, standings)
     assert "sasrec" in missing["what"].to_list()
@@ -218,8 +220,8 @@ def test_the_page_of_boards_names_what_everything_is_compared_with(folders):
     shown = words.shown_board(boards["ranking"], standings["ranking"].contest)
     assert shown["system"][0] == "ceiling"
     assert "against item-kNN" in shown.columns
-    assert shown.filter(system="ceiling")["% of the gap"][0] == "100 [100, 100]"
-    assert shown.filter(system="popularity")["% of the gap"][0] == "0 [0, 0]"
+    assert shown.filter(system="ceiling")["% of the gap"][0] == "100 [100,\u00a0100]"
+    assert shown.filter(system="popularity")["% of the gap"][0] == "0 [0,\u00a00]"
 
 
 def test_segments_are_asked_where_rows_suffice(folders):
