@@ -16,7 +16,11 @@ from types import ModuleType
 
 import torch
 
-sys.modules.setdefault("ray", ModuleType("ray"))  # its parquet loader imports it, ours does not run
+# Its parquet reader and writer import ray; neither runs here.
+for name in ("ray", "ray.data", "ray.data.datasource", "ray.data.datasource.filename_provider"):
+    sys.modules.setdefault(name, ModuleType(name))
+sys.modules["ray.data.datasource.filename_provider"].FilenameProvider = object
+sys.modules["ray.data"].SaveMode = sys.modules["ray.data"].TaskPoolStrategy = object
 
 from fuxictr.features import FeatureMap  # noqa: E402
 from fuxictr.pytorch.dataloaders import RankDataLoader  # noqa: E402
