@@ -4,6 +4,7 @@ PY := .venv/bin/python
 
 .PHONY: reports test check lab clean lock environment bench peers faults
 .DEFAULT_GOAL := reports
+FAST := not slow and not page
 
 reports: environment  ## the demo profile, offline, then reports/index.html
 	@$(PY) run_all.py demo
@@ -13,14 +14,14 @@ test: environment  ## everything: check, slow tests, the smoke profile
 	@$(PY) -m mypy
 	@$(PY) -m pytest tests lib --doctest-modules
 
-# Two things at once, one per core: fast tests here, types and doctests in the background.
+# Two things at once, one per core: most tests here; types, doctests and the rest behind them.
 check: environment  ## ruff, types, doctests and fast tests, in under 90 seconds
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check lib tests tools run_all.py
-	@export OMP_NUM_THREADS=1; said=.venv/check.log; \
-	($(PY) -m mypy; types=$$?; $(PY) -m pytest lib --doctest-modules -p no:cacheprovider \
-		&& exit $$types) > $$said 2>&1 & other=$$!; \
-	$(PY) -m pytest tests -m "not slow and not page"; tests=$$?; \
-	wait $$other; other=$$?; cat $$said; exit $$((tests + other))
+	@export OMP_NUM_THREADS=1; said=.venv/check.log; other="tests/data tests/evaluate"; \
+	fast="$(PY) -m pytest --doctest-modules -p no:cacheprovider"; \
+	($(PY) -m mypy; types=$$?; $$fast lib $$other -m "$(FAST)" && exit $$types) > $$said 2>&1 & behind=$$!; \
+	$$fast tests $$(printf -- '--ignore=%s ' $$other) -m "$(FAST)"; tests=$$?; \
+	wait $$behind; behind=$$?; cat $$said; exit $$((tests + behind))
 
 lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
 	@$(PY) -m nbdime config-git --enable

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+
+from lib.pipeline.profile import Home, load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,9 +21,9 @@ def test_smoke_profile_runs_every_notebook_and_leaves_readable_numbers():
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
-    nodes = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text("utf-8"))["nodes"]
+    nodes = load_profile(Home(ROOT), "smoke").nodes
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert {node["notebook"] for node in nodes.values()} == notebooks
+    assert {node.notebook for node in nodes.values()} == notebooks
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text("utf-8"))
     found = [m for m in metrics if m["profile"] == "smoke" and m["node"] in nodes]
     assert all(math.isfinite(m["value"]) for m in found)
