@@ -29,7 +29,7 @@ def seconds_of(profile: str, node: str) -> float | None:
         return None
     result = folder / (folder / "current").read_text("utf-8").strip()
     record = cast("dict[str, Any]", read_json(result / "record.json"))
-    return round(sum(cell["seconds"] for cell in record["cells"][1:]), 2)
+    return round(sum(float(cell["seconds"]) for cell in record["cells"][1:]), 2)
 
 
 def main() -> None:
