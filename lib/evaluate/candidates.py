@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from lib.evaluate.checks import Floats, Ints
-from lib.evaluate.ranking import Matrix, Seen, rank_targets
+from lib.evaluate.ranking import rank_targets
+from lib.evaluate.scoring import Matrix, Seen
 
 __all__ = ["correct_sampled", "rank_candidates", "sample_candidates"]
 

@@ -153,7 +153,7 @@ def top_items(
 
     Equal scores come in order of item id: lists need an order, ranks above do not.
     """
-    table = None if callable(items) else plain(items)[1:]
+    table: Any = None if callable(items) else plain(items)[1:]
     step = chunk or (256 if table is None else max(16, BLOCK_BYTES // (4 * max(1, len(table)))))
     best = np.zeros((len(users), _as_cutoff(k)), dtype=np.int32)
     for start in range(0, len(users), step):

@@ -70,7 +70,8 @@ class Products:
 
     def __init__(self, items: Matrix) -> None:
         self.table, self.n_items = plain(items)[1:], max(0, len(items) - 1)
-        self.places, self.counts, self.doubles = np.arange(self.n_items), None, NOTHING
+        self.places, self.doubles = np.arange(self.n_items), NOTHING
+        self.counts: Ints | None = None
         if self.n_items:
             self._merge(*_distinct_rows(as_numpy(self.table)))
         self.width = max(1, min(len(self.table), BLOCK_COLUMNS))
@@ -79,8 +80,8 @@ class Products:
 
     def _merge(self, first: Ints, places: Ints) -> None:
         if len(first) < self.n_items:
-            self.table, self.places, self.counts = self.table[first], places, np.bincount(places)
-            self.doubles = np.flatnonzero(self.counts > 1)
+            self.table, self.places, counts = self.table[first], places, np.bincount(places)
+            self.counts, self.doubles = counts, np.flatnonzero(counts > 1)
 
     def score(self, users: Any, wanted: Ints) -> tuple[Any, Iterable[tuple[int, Any]]]:
         _check_ids(wanted, self.n_items)
@@ -132,10 +133,11 @@ def _distinct_rows(table: NDArray[Any]) -> tuple[Ints, Ints]:
 def _sums(rows: NDArray[Any]) -> NDArray[np.uint64]:
     """A number of 64 bits for each row, from its bits alone."""
     bits = rows.view(np.uint32 if rows.dtype.itemsize % 4 == 0 else np.uint8)
-    odd = np.random.default_rng(0).integers(0, 2**63, bits.shape[1], dtype=np.uint64) * 2 + 1
+    drawn = np.random.default_rng(0).integers(0, 2**63, bits.shape[1], dtype=np.uint64)
+    odd: NDArray[np.uint64] = np.bitwise_or(drawn << np.uint64(1), np.uint64(1))
     total = np.zeros(len(rows), dtype=np.uint64)
-    for column, factor in enumerate(odd):  # wraps around, which is as good
-        total += bits[:, column] * factor
+    for column in range(bits.shape[1]):  # wraps around, which is as good
+        total += bits[:, column] * odd[column]
     return total
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lib.evaluate.checks import as_values, require_same_length
-from lib.evaluate.ranking import Seen
+from lib.evaluate.scoring import Seen
 from lib.evaluate.uncertainty import bootstrap_mean
 
 __all__ = [

@@ -59,8 +59,10 @@ class SoftTokenRecommender(nn.Module):
                              "for each item and row 0 for padding)")  # fmt: skip
         self.trunk, self.config = trunk, config
         d, d_model = config.d_rec, int(trunk.config.hidden_size)  # type: ignore[union-attr,arg-type]
-        self.users = Table(config.n_users, d, lazy=True, scale=d**-0.5)
-        self.items = Table(config.n_items + 1, d, lazy=config.sparse_items, scale=d**-0.5)
+        # A cosine and the token's norm see directions alone, and a step turns a short row further.
+        scale = 0.02 if config.score == "cosine" else d**-0.5
+        self.users = Table(config.n_users, d, lazy=True, scale=scale)
+        self.items = Table(config.n_items + 1, d, lazy=config.sparse_items, scale=scale)
         rms = token_rms(trunk)  # type: ignore[arg-type]
         self.user_in, self.item_in = (nn.Linear(d, d_model, bias=False) for _ in range(2))
         self.user_scale, self.item_scale = TokenScale(d_model, rms), TokenScale(d_model, rms)

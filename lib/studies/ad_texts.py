@@ -81,7 +81,7 @@ def title_words(titles: Sequence[str]) -> Floats:
 def title_states(titles: Sequence[str], backbone: Backbone, *, max_tokens: int = 24) -> Floats:
     """Means over a title's tokens of every layer's states, side by side.  -> (A, layers · D)"""
     tokens = tokenise(backbone.tokenizer, list(titles), max_tokens=max_tokens)
-    ids, mask = pad_rows(list(tokens), backbone.pad_id)
+    ids, mask = pad_rows([tokens[ad] for ad in range(len(titles))], backbone.pad_id)
     trunk, parts = trunk_of(backbone.model), []
     for some, kept in zip(ids.split(256), mask.split(256), strict=True):
         states = trunk(input_ids=some, attention_mask=kept, output_hidden_states=True).hidden_states
