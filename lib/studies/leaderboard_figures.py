@@ -55,15 +55,18 @@ def pareto_figure(
         for axes, (data, board) in zip(panels, boards.items(), strict=False):
             paid = board.filter(pl.col("seconds").is_not_null())
             up = "share" if paid["share"].is_not_null().any() else "value"
-            for line in paid.iter_rows(named=True):
+            named = 0
+            for line in paid.sort("seconds").iter_rows(named=True):
                 star = line["row"] in marked
                 seconds = max(float(line["seconds"]), 1e-3)
                 colour = COLOURS[1] if star else COLOURS[0] if line["front"] else "#b9bec4"
                 axes.plot(seconds, line[up], "*" if star else "o", color=colour,
                           markersize=11 if star else 7)  # fmt: skip
                 if star or line["front"] or line["row"] == line["cheap"]:
-                    axes.annotate(line["row"], (seconds, line[up]), xytext=(6, 5),
+                    beside = (6, -13 if named % 2 else 5)  # neighbours above and below in turn
+                    axes.annotate(line["row"], (seconds, line[up]), xytext=beside,
                                   textcoords="offset points", fontsize=8)  # fmt: skip
+                    named += 1
             front = paid.filter(pl.col("front")).sort("seconds")
             axes.plot(np.maximum(front["seconds"].to_numpy(), 1e-3), front[up].to_numpy(),
                       color=COLOURS[0], marker="", linewidth=1, linestyle="--")  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from lib.report import read_results
 from lib.report.metrics import collect
-from tests.report.factory import add_result, metric
+from tests.report.factory import add_result, metric, render
 
 
 @pytest.fixture
@@ -66,3 +66,17 @@ def test_nothing_anywhere_is_an_empty_frame(tmp_path):
     assert len(empty) == 0
     assert "notebook" in empty.columns
     assert json.loads(empty.to_json(orient="records")) == []
+
+
+def test_the_answer_opens_the_index_and_its_page(home):
+    add_result(home, "everything", notebook="90_compare_everything", note="They add nothing shown.",
+               metrics=[metric("gain", 0.1, row="a")], table={"row": ["a against b"]})  # fmt: skip
+    folder = next((home / "data" / "store" / "demo" / "everything").glob("a*"))
+    record = json.loads((folder / "record.json").read_text())
+    record["tables"][0] |= {"name": "answer", "caption": "What is added"}
+    (folder / "record.json").write_text(json.dumps(record))
+    index = render(home).read_text("utf-8")
+    glance = index.partition('<dl class="glance">')[2].partition("</dl>")[0]
+    assert "They add nothing shown." in glance.partition("</div>")[0]
+    page = (home / "reports" / "demo" / "everything.html").read_text("utf-8")
+    assert 0 < page.index("What is added") < page.index("Metrics")
