@@ -137,7 +137,8 @@ class Workspace:
             if process.poll() is None:  # too long, or somebody ended the matrix
                 process.terminate()
                 process.wait(30)
-        return Answer(code, (self.folder / "said.txt").read_text("utf-8", "replace") + more)
+        said = (self.folder / "said.txt").read_text("utf-8", "replace") + more
+        return Answer(code, said.replace(f"{self.root}/", ""))  # results name no place of ours
 
     def profile(self) -> Profile:
         return load_profile(self.home, PROFILE)
