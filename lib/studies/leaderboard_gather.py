@@ -4,7 +4,7 @@ A folder that is not there (its node failed, or the profile has none) leaves a l
 ``missing_frame``; nothing stops.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,6 @@ from lib.data.clicks import Clicks
 from lib.data.files import read_json
 from lib.data.histories import Histories, Targets
 from lib.studies import leaderboard_inputs as inputs
-from lib.studies.ceiling import ceiling_probabilities
 from lib.studies.judging import PARTS, part_of
 from lib.studies.leaderboard import (
     Contest,
@@ -37,6 +36,7 @@ __all__ = ["Settings", "Standing", "ask_language_models", "compare_segments", "c
 
 Folders = Mapping[str, Path]
 Opened = Mapping[str, tuple[Rung, Mapping[str, Any]]]
+OpenTruth = Callable[[Path, str, Clicks, NDArray[np.int64]], NDArray[np.float64]]
 LEAST_IN_SEGMENT = 50  # rows; an interval from fewer says nothing
 
 
@@ -47,6 +47,7 @@ class Settings:
     draws: int
     seed: int
     cheap: Sequence[str]  # names or nodes; the first that a table holds is its cheap row
+    open_truth: OpenTruth | None = None  # only a notebook that evaluates may hand it in
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ def hold(
     folders: Folders, log: str, visitor: Mapping[int, str], settings: Settings,
 ) -> Standing:  # fmt: skip
     truth = None
-    if "truth" in folders:
-        truth = rows, ceiling_probabilities(folders["truth"], log, clicks, rows)
+    if "truth" in folders and settings.open_truth is not None:
+        truth = rows, settings.open_truth(folders["truth"], log, clicks, rows)
     contest, logits, counts = inputs.hold_clicks(
         data, found, clicks, truth, draws=settings.draws, seed=settings.seed
     )
