@@ -50,8 +50,10 @@ class Matrix:
     def summary(self, n_nodes: int) -> str:
         states = [v["state"] for row in self.pairs.values() for v in row.values()]
         ok, bad = states.count("ok"), self.problems()
-        return (f"{len(states)} of {n_nodes * len(self.faults)} pairs tried: {ok} ok, {bad} problems, "
-                f"{len(states) - ok - bad} cannot happen")  # fmt: skip
+        return (
+            f"{len(states)} of {n_nodes * len(self.faults)} pairs tried: {ok} ok, {bad} problems, "
+            f"{len(states) - ok - bad} cannot happen"
+        )
 
     def publish(self, root: Path, notebooks: Mapping[str, str], busy: bool) -> None:
         """Write the verdicts as JSON and the table as a page."""
