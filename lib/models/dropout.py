@@ -48,7 +48,7 @@ def add_dropout(trunk: nn.Module, p: float) -> None:
     branches = [part for name, part in trunk.named_modules() if name.split(".")[-1] in BRANCHES]
     if not branches:
         raise ValueError(f"{type(trunk).__name__} has no part called {' or '.join(BRANCHES)} to "
-                         "put dropout behind; use 0, or a Qwen, Llama or GPT-2 backbone")  # fmt: skip
+                         "put dropout behind; use 0, or Qwen, Llama, GPT-2")  # fmt: skip
     drop = FastDropout(p)
 
     def thin(part: nn.Module, _given: object, made: Tensor | tuple[Tensor, ...]) -> object:

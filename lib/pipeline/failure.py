@@ -10,6 +10,10 @@ from lib.pipeline.store import Json, Store, folder_bytes
 __all__ = ["describe_failure", "explain", "missing_space"]
 
 FULL = re.compile(r"No space left on device|File too large|Errno (27|28)\b")
+MEMORY = re.compile(
+    r"MemoryError|Cannot allocate|bad_alloc|failed to map|out of memory|not enough memory|"
+    r"Failed to launch worker thread"
+)
 FRAME = re.compile(r"(lib/[\w/]+\.py):(\d+)")
 
 
@@ -22,6 +26,8 @@ def explain(error: Exception, run: Execution, root: Path, log: Path, lack: str) 
                 lines, cell = clean_text("\n".join(output["traceback"])).splitlines(), n
                 if run.error is not None:
                     message = f"{output['ename']}: {clean_text(output['evalue'])}"
+    if MEMORY.search(message) and "peak memory" not in message:
+        message += f" - out of memory, with a peak memory of {run.peak_bytes / 1e6:.0f} MB"
     frames = FRAME.findall("\n".join(lines))
     if not lines and log.exists():
         lines = log.read_text("utf-8").splitlines()
@@ -49,10 +55,12 @@ def missing_space(error: Exception, run: Execution, work: Path, last: Path | Non
 
 
 def describe_failure(store: Store, name: str, said: str) -> str:
-    """The stored failure of a node as lines for the console."""
+    """The stored failure of a node as lines for the console; a killed worker has stored none."""
     error = store.failure(name)
     if not error:
-        return f"    {said or 'the worker ended without a word'}"
+        log, again = f"data/store/{store.profile}/{name}/log.txt", f"{store.profile} --only {name}"
+        said = said or "the worker ended without a word"
+        return f"    {said}\n    log: {log}\n    again: python run_all.py {again}"
     place = f", {error['place']}" if error["place"] else ""
     lines = [f"{error['notebook']}.ipynb, cell {error['cell']} {error['title'][:80]!r}{place}",
              error["message"], *(f"  | {line}" for line in error["lines"]),

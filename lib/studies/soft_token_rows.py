@@ -35,6 +35,7 @@ from lib.studies.soft_tokens import (
     BACKBONES,
     BackboneKind,
     build_trunk,
+    count_parameters,
     encode,
     recommender,
     sequence_source,
@@ -240,7 +241,7 @@ def run_soft(
                  filter_seen=study.filter_seen, ridge=study.ridge, left_out=left_out)  # fmt: skip
     windows = test_windows(histories, histories.targets["test"], study.max_len)
     users = encode(model, windows, device=study.device)
-    return result, (users, model.item_vectors().float().cpu().numpy()), sizes(model)
+    return result, (users, model.item_vectors().float().cpu().numpy()), count_parameters(model)
 
 
 def run_sasrec(
@@ -269,7 +270,7 @@ def run_sasrec(
     ids, lengths = histories.windows(test.users, test.positions, study.max_len)
     parts = encode_users(model, to_device(ids, study.device), to_device(lengths, study.device))
     users = torch.cat(list(parts)).float().cpu().numpy()
-    return result, (users, model.item_vectors().float().cpu().numpy()), sizes(model)
+    return result, (users, model.item_vectors().float().cpu().numpy()), count_parameters(model)
 
 
 def run_factors(
@@ -284,15 +285,7 @@ def run_factors(
         report=report,
     )  # fmt: skip
     vectors = encode_factors(model, study.histories, study.histories.targets["test"])
-    return result, vectors, sizes(model)
-
-
-def sizes(model: torch.nn.Module) -> dict[str, float]:
-    """Numbers trained and numbers held."""
-    return {
-        "trained": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
-        "parameters": float(sum(p.numel() for p in model.parameters())),
-    }
+    return result, vectors, count_parameters(model)
 
 
 def publish_rows(rows: Sequence[Row], folder: Path) -> None:

@@ -24,8 +24,8 @@ from lib.train.loop import Result, train
 from lib.train.plan import Plan
 
 __all__ = [
-    "BACKBONES", "BackboneKind", "Windows", "build_trunk", "count_predicted", "encode",
-    "rank_vectors", "recommender", "sequence_source", "start_from_titles", "test_windows",
+    "BACKBONES", "BackboneKind", "Windows", "build_trunk", "count_parameters", "count_predicted",
+    "encode", "rank_vectors", "recommender", "sequence_source", "start_from_titles", "test_windows",
     "train_soft_tokens",
 ]  # fmt: skip
 
@@ -95,6 +95,14 @@ def recommender(
 
 
 @torch.no_grad()
+def count_parameters(model: nn.Module) -> dict[str, float]:
+    """Numbers trained and numbers held."""
+    return {
+        "trained": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
+        "parameters": float(sum(p.numel() for p in model.parameters())),
+    }
+
+
 def start_from_titles(model: SoftTokenRecommender, titles: NDArray[np.float32]) -> None:
     """Item rows begin as their titles' embeddings, turned to the table's width and length.
 
