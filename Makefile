@@ -1,10 +1,10 @@
 # Aliases. Each creates .venv first and finds it up to date by the hash of the lock file.
 PYTHON ?= python3.11
 PY := .venv/bin/python
+TWO := -n 2 --dist loadfile  # pytest in two processes, a file stays in one
 
 .PHONY: reports test check lab clean lock environment bench peers faults
 .DEFAULT_GOAL := reports
-FAST := not slow and not page
 
 reports: environment  ## the demo profile, offline, then reports/index.html
 	@$(PY) run_all.py demo
@@ -12,16 +12,13 @@ reports: environment  ## the demo profile, offline, then reports/index.html
 test: environment  ## everything: check, slow tests, the smoke profile
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check lib tests tools run_all.py
 	@$(PY) -m mypy
-	@$(PY) -m pytest tests lib --doctest-modules
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests lib --doctest-modules $(TWO)
 
-# Two things at once, one per core: most tests here; types, doctests and the rest behind them.
 check: environment  ## ruff, types, doctests and fast tests, in under 90 seconds
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check lib tests tools run_all.py
-	@export OMP_NUM_THREADS=1; said=.venv/check.log; other="tests/data tests/evaluate"; \
-	fast="$(PY) -m pytest --doctest-modules -p no:cacheprovider"; \
-	($(PY) -m mypy; types=$$?; $$fast lib $$other -m "$(FAST)" && exit $$types) > $$said 2>&1 & behind=$$!; \
-	$$fast tests $$(printf -- '--ignore=%s ' $$other) -m "$(FAST)"; tests=$$?; \
-	wait $$behind; behind=$$?; cat $$said; exit $$((tests + behind))
+	@$(PY) -m mypy > .venv/types.log 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests lib --doctest-modules -m "not slow and not page" $(TWO); \
+	tests=$$?; wait $$types; types=$$?; cat .venv/types.log; exit $$((tests + types))
 
 lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
 	@$(PY) -m nbdime config-git --enable
