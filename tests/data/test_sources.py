@@ -288,7 +288,7 @@ def test_a_truncated_archive_is_an_error_and_no_short_dataset(tmp_path: Path) ->
         read_interactions([path], "amazon-2023")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])
 @pytest.mark.parametrize("source", ["amazon-2023", "amazon-csv", "recbole", "lines", "pairs"])
 def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes, source: str) -> None:
     (tmp_path / "r").write_bytes(content)
