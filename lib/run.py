@@ -1,6 +1,6 @@
 """What every notebook calls: parameters, seed, inputs, outputs, metrics, figures, finish.
 
-    run = lib.start("24_train_sasrec", globals())
+    run = lib.start("25_evaluate_sasrec", globals())
     histories = Histories.open(run.input("histories"))
     run.metric("ndcg@10", value, ci=(low, high), n=users, better="higher")
     run.save("item_embeddings.npy", embeddings)
@@ -41,7 +41,6 @@ __all__ = ["Run", "start"]
 TOLD = ("numpy", "pandas", "polars", "pyarrow", "scipy", "sklearn", "lightgbm", "torch",
         "transformers", "tokenizers", "peft", "safetensors", "matplotlib")  # fmt: skip
 PACKAGES = {"sklearn": "scikit-learn"}
-LAB_PROFILE = "demo"
 Context = dict[str, Any]
 
 
@@ -60,6 +59,10 @@ def start(notebook: str, variables: Mapping[str, object]) -> "Run":
     parameters = check_parameters(schema, given, lambda _: f"{notebook}.ipynb")
     if place and parameters != context["parameters"]:
         raise WrongUse(f"{notebook}: the parameters are not those that the runner passed")
+    if not place:  # by hand, what the last run left goes only when this one may begin
+        shutil.rmtree(context["work"], ignore_errors=True)
+        for name in ("outputs", "figures", "checkpoints"):
+            Path(context["work"], name).mkdir(parents=True)
     run = Run(context, parameters)
     seed_everything(run.seed)
     if place:
@@ -70,15 +73,12 @@ def start(notebook: str, variables: Mapping[str, object]) -> "Run":
 def lab_context(notebook: str) -> Context:
     """A run by hand: the inputs that the demo profile would give, outputs in ``data/scratch``."""
     home = find_home()
-    profile = load_profile(home, os.environ.get("LINGREC_PROFILE", LAB_PROFILE))
+    profile = load_profile(home, os.environ.get("LINGREC_PROFILE", "demo"))
     nodes = [node for node in profile.nodes.values() if node.notebook == notebook]
     if not nodes:
         known = {node.notebook for node in profile.nodes.values()}
         raise WrongUse(f"no node of {profile.name} runs {notebook!r}. {nearest(notebook, known)}")
     work = home.root / "data" / "scratch" / notebook
-    shutil.rmtree(work, ignore_errors=True)
-    for name in ("outputs", "figures", "checkpoints"):
-        (work / name).mkdir(parents=True)
     return {
         "home": str(home.root), "profile": profile.name, "node": nodes[0].name,
         "notebook": notebook, "nonce": "", "work": str(work), "device": "",

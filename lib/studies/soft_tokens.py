@@ -94,7 +94,6 @@ def recommender(
     return model
 
 
-@torch.no_grad()
 def count_parameters(model: nn.Module) -> dict[str, float]:
     """Numbers trained and numbers held."""
     return {
@@ -103,6 +102,7 @@ def count_parameters(model: nn.Module) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
 def start_from_titles(model: SoftTokenRecommender, titles: NDArray[np.float32]) -> None:
     """Item rows begin as their titles' embeddings, turned to the table's width and length.
 

@@ -86,7 +86,7 @@ def test_json_lines_with_titles_become_a_report(project, tmp_path):
     found = run_to_the_end(project, "shop", "--sequences", str(path), "--titles", str(titles))
     # everybody walks along the catalogue: what follows what is nearly all there is to know
     markov = found["sasrec", "Markov", "ndcg@10"]
-    assert markov > 2 * found["sasrec", "popularity", "ndcg@10"]
+    assert markov > 0.95 > found["sasrec", "popularity", "ndcg@10"]
     assert ("soft_tokens_study", "pretrained", "ndcg@10") in found
 
 
