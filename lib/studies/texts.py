@@ -23,7 +23,7 @@ from lib.language.masked import masked_guesses
 from lib.language.tokens import budget_batches, tokenise
 from lib.studies.sequences import sample_targets
 from lib.train.orders import make_generator, shuffled_order
-from lib.train.precision import has_bfloat16
+from lib.train.precision import choose_precision
 from lib.train.sources import share_of
 
 __all__ = [
@@ -220,9 +220,13 @@ def embed_titles(
     place = cache / f"{embedding_key(model, texts, attention)}.npy"
     if place.exists():
         return cast(NDArray[np.float32], np.load(place, allow_pickle=False))
-    precision = torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
+    precision = choose_precision("auto", torch.device(device), model)
     vectors = embed_tokens(
-        model, texts, token_budget=token_budget, pad_id=backbone.pad_id, precision=precision
+        model,
+        texts,
+        token_budget=token_budget,
+        pad_id=backbone.pad_id,
+        precision=getattr(torch, precision),
     )
     write_atomic(place, lambda file: np.save(file, vectors))
     return vectors

@@ -139,7 +139,7 @@ def open_run(
         device=device,
         optimizer=Optimizer(model, plan),
         average=Average(model, plan.average) if plan.average else None,
-        precision=choose_precision(plan.precision, device),
+        precision=choose_precision(plan.precision, device, model),
         total_steps=total,
         rank=rank,
         world=world,

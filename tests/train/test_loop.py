@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.models.tables import Table
 from lib.train import memory, precision, step
 from lib.train.folds import train_folds
 from lib.train.loop import train
@@ -159,15 +160,16 @@ def test_one_row_that_does_not_fit_is_an_error_and_other_errors_pass_through():
     assert not memory.is_out_of_memory(ValueError("not enough memory"))
 
 
-def test_a_loss_that_overflows_bfloat16_falls_back_to_float32_and_says_so():
+def test_a_loss_that_overflows_bfloat16_falls_back_to_float32_and_says_so(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+
     def overflowing(model, batch):
         out = model(batch["x"])
         bad = torch.where(torch.tensor(out.dtype == torch.bfloat16), float("inf"), 1.0)
         return squares(model, batch) * bad
 
-    result = train(nn.Linear(1, 1), source(), overflowing, plan=plan(precision="auto"))
-    if precision.has_bfloat16(torch.device("cpu")):
-        assert "not finite in bfloat16, float32 from here on" in result.changes[0]
+    result = train(nn.Linear(1, 1), source(), overflowing, plan=plan(precision="bfloat16"))
+    assert "not finite in bfloat16, float32 from here on" in result.changes[0]
     assert result.precision == "float32"
     assert np.isfinite(result.history[-1]["loss"])
 
@@ -194,16 +196,25 @@ def test_the_model_runs_in_bfloat16_and_sums_outside_it(monkeypatch):
         seen.append(out.dtype)
         return (out.float()[:, 0] - batch["y"]).square().mean()
 
-    train(nn.Linear(1, 1), source(), loss, plan=plan(precision="auto", epochs=1))
+    train(nn.Linear(1, 1), source(), loss, plan=plan(precision="bfloat16", epochs=1))
     assert set(seen) == {torch.bfloat16}
 
 
 def test_no_bfloat16_hardware_means_float32_and_asking_for_it_warns(monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
-    cpu = torch.device("cpu")
-    assert precision.choose_precision("auto", cpu) == "float32"
+    cpu, wide = torch.device("cpu"), nn.Linear(256, 256)
+    assert precision.choose_precision("auto", cpu, wide) == "float32"
     with pytest.warns(UserWarning, match="emulates it"):
-        assert precision.choose_precision("bfloat16", cpu) == "bfloat16"
+        assert precision.choose_precision("bfloat16", cpu, wide) == "bfloat16"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_narrow_products_stay_float32_on_a_cpu_however_long_the_tables(device, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    narrow = nn.ModuleList([Table(100, 300), nn.Embedding(100, 300), nn.Linear(300, 64)])
+    wide = nn.ModuleList([Table(1000, 4), nn.Linear(300, 200)])
+    found = [precision.choose_precision("auto", torch.device(device), m) for m in (narrow, wide)]
+    assert found == ["float32" if device == "cpu" else "bfloat16", "bfloat16"]
 
 
 def test_averaged_weights_are_judged_kept_and_compared_with_plain_ones():
