@@ -152,8 +152,11 @@ class Run:
         """A folder for checkpoints: it survives a kill of this node, and goes when it succeeds."""
         return Path(self._context["scratch"])
 
-    def save(self, name: str, value: Any) -> Path:
-        """Write an array (.npy), a polars or pandas frame (.parquet) or plain values (.json)."""
+    def save(self, name: str, value: Any) -> None:
+        """Write an array (.npy), a polars or pandas frame (.parquet) or plain values (.json).
+
+        Nothing is returned: a notebook would print it where this is a cell's last line.
+        """
         path = self.path(name)
         match path.suffix:
             case ".json":
@@ -171,7 +174,6 @@ class Run:
             case other:
                 raise WrongUse(f"output {name!r}: no writer for {other!r}; use .npy, .parquet, "
                                ".json, or run.path")  # fmt: skip
-        return path
 
     def metric(
         self, name: str, value: float, *, row: str = "", segment: str = "all",
@@ -193,9 +195,10 @@ class Run:
 
     def table(self, name: str, frame: Any, *, caption: str = "") -> None:
         """Show a polars or pandas frame on the page, and keep it as parquet."""
-        path = self.save(f"tables/{name}.parquet", frame)
-        self._tables.append({"name": name, "caption": caption,
-                             "path": path.relative_to(self._work).as_posix()})  # fmt: skip
+        output = f"tables/{name}.parquet"
+        self.save(output, frame)
+        path = self.path(output).relative_to(self._work).as_posix()
+        self._tables.append({"name": name, "caption": caption, "path": path})
         show(frame, {"text/html": {"table": name}})  # the page has it once, with its caption
 
     def figure(self, name: str, figure: "Figure", *, alt: str, caption: str = "") -> None:

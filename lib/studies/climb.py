@@ -103,15 +103,20 @@ def train_variants(
     device: str = "cpu",
     scratch: Path | None = None,
     report: Report | None = None,
+    known: Sequence[tuple[Recipe, Rung]] = (),
 ) -> dict[str, Rung]:
-    """One rung per recipe, by its name; each leaves its models in ``scratch/NAME``."""
-    return {
-        name: train_recipe(
+    """One rung per recipe, by its name; each leaves its models in ``scratch/NAME``.
+
+    ``known``: rungs of the same rows; an equal recipe would only repeat them, number by number.
+    """
+    rungs = {}
+    for name, recipe in recipes.items():
+        same = next((rung for other, rung in known if other == recipe), None)
+        rungs[name] = train_recipe(
             name, recipe, clicks, protocol, device=device,
             scratch=None if scratch is None else scratch / slug(name), report=report,
-        )
-        for name, recipe in recipes.items()
-    }  # fmt: skip
+        ) if same is None else replace(same, name=name)  # fmt: skip
+    return rungs
 
 
 def train_recipe(

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 FAULTY = {
     "exits": ["import sys\nsys.exit(0)", "run.finish()"],
     "forgets": ['run.path("x.bin")', "run.finish()"],
-    "deletes": ['path = run.save("x.json", 1)', "run.finish()", "path.unlink()"],
+    "deletes": ['run.save("x.json", 1)', "run.finish()", 'run.path("x.json").unlink()'],
     "nan": ['run.metric("auc", float("nan"))', "run.finish()"],
     "forges": ['import os, pathlib\nwork = pathlib.Path(os.environ["LINGREC_CONTEXT"]).parent',
                '(work / "finish.json").write_text(json.dumps({"nonce": "guess", "outputs": [], "metrics": []}))'],

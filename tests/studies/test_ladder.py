@@ -18,6 +18,7 @@ from lib.studies.climb import (
     read_recipe,
     resolve_fields,
     train_recipe,
+    train_variants,
     vary,
 )  # fmt: skip
 from lib.studies.crossfit import Folds, make_protocol
@@ -169,6 +170,20 @@ def test_every_network_of_the_ladder_learns_more_than_chance(kind, model, max_le
     own = next(j for j in judged if j.part == "out of fold" and j.segment == "all")
     assert own.values["auc"] > 0.7
     assert len(own.intervals) == 5
+
+
+def test_an_equal_recipe_is_not_trained_again_which_would_only_repeat_it():
+    log = Log(600)
+    protocol = make_protocol(log, choose_share=0.2, seed=1).first(1)
+    first = train_recipe("first", RECIPE, log, protocol)
+    recipes = {"same": vary(RECIPE, {"d_embedding": 4}), "other": vary(RECIPE, {"d_embedding": 2})}
+    found = train_variants(recipes, log, protocol, known=[(RECIPE, first)])
+    assert found["same"].name == "same"
+    assert found["same"].oof is first.oof
+    assert (found["other"].oof.logits != first.oof.logits).any()
+    np.testing.assert_array_equal(
+        train_recipe("n", RECIPE, log, protocol).oof.logits, first.oof.logits
+    )
 
 
 def test_calibration_repairs_an_overconfident_rung_and_leaves_its_order():
