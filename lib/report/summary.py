@@ -1,4 +1,4 @@
-"""What the index says at a glance: who won and by how much, what changed since the last run."""
+"""What the index says at a glance: who is ahead, by how much, what changed since the last run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,10 +46,11 @@ class Win:
 
     @property
     def verdict(self) -> str:
+        """Apart, two intervals leave no doubt; where they overlap only paired values can tell."""
         a, b = self.first, self.second
         if a.low is None or a.high is None or b.low is None or b.high is None:
             return "no intervals"
-        return "intervals overlap" if a.low <= b.high and b.low <= a.high else "intervals apart"
+        return "no clear difference" if a.low <= b.high and b.low <= a.high else "ahead"
 
 
 def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
@@ -129,7 +130,9 @@ def win_table(wins: Sequence[Win]) -> Table:
         ))  # fmt: skip
     columns = tuple(Cell(head, number=i in (3, 5, 6, 8, 9)) for i, head in enumerate(heads))
     caption = "On each data set, the metric that most rows compete in: the best row and the next."
-    return Table(caption, columns, tuple(rows), ("Brackets: 95 % interval.",))
+    notes = ("Brackets: 95 % interval.", "Ahead: the two intervals are apart. Where they overlap, "
+             "only a difference paired by user or row can tell.")  # fmt: skip
+    return Table(caption, columns, tuple(rows), notes)
 
 
 def moved_table(changes: Sequence[Changes], limit: int = 15) -> Table:

@@ -68,17 +68,21 @@ def share_of_the_way(
     set of rows. Rows are drawn with replacement, the same ones for rung, constant and ceiling."""
     rows = []
     for part, truth in known.items():
-        drawn = [np.random.default_rng(child).integers(0, len(truth), len(truth))
-                 for child in np.random.SeedSequence(seed).spawn(draws)]  # fmt: skip
+        n, gains = len(truth), []  # of each rung: what it gained, and what could be gained
         for rung in rungs:
             own = part_of(rung, part)
-            constant = row_log_loss(own.labels, np.full(len(truth), rung.rate))
-            gained = constant - row_log_loss(own.labels, sigmoid(own.logits))
-            possible = constant - row_log_loss(own.labels, truth)
-            values = np.array([gained[rows_].mean() / possible[rows_].mean() for rows_ in drawn])
-            value = float(gained.mean() / possible.mean())
-            interval = interval_of_draws(value, values, len(truth))
-            rows.append({"rung": rung.name, "rows of": part, "n": len(truth), "share": value,
+            constant = row_log_loss(own.labels, np.full(n, rung.rate))
+            gains.append([constant - row_log_loss(own.labels, p)
+                          for p in (sigmoid(own.logits), truth)])  # fmt: skip
+        table = np.array(gains)  # (R, 2, N)
+        sums = np.empty((draws, len(rungs), 2))
+        for draw, child in enumerate(np.random.SeedSequence(seed).spawn(draws)):
+            drawn = np.random.default_rng(child).integers(0, n, n)
+            sums[draw] = table @ np.bincount(drawn, minlength=n).astype(np.float64)
+        for number, rung in enumerate(rungs):
+            value = float(table[number, 0].mean() / table[number, 1].mean())
+            interval = interval_of_draws(value, sums[:, number, 0] / sums[:, number, 1], n)
+            rows.append({"rung": rung.name, "rows of": part, "n": n, "share": value,
                          "low": interval.low, "high": interval.high})  # fmt: skip
     return pl.DataFrame(
         rows,

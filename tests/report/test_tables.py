@@ -122,7 +122,7 @@ def test_rows_of_different_nodes_compete_on_the_same_data():
     ])  # fmt: skip
     (win,) = wins
     assert (win.data, win.first.row, win.second.row, win.verdict) == (
-        ("data",), "b", "A", "intervals apart")  # fmt: skip
+        ("data",), "b", "A", "ahead")  # fmt: skip
     assert (win.value, win.lead, win.ceiling.value) == ("0.750", "0.050 (7.1%)", 0.8)
 
 
