@@ -5,8 +5,12 @@ their difference is paired. Draws depend on the number of rows and the seed alon
 that are resampled one after the other still see the same rows.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lib.evaluate.checks import Floats, as_labels, as_probabilities, require_same_length
 from lib.evaluate.clicks import average_precision, row_log_loss, score, weighted_log_loss
@@ -15,6 +19,10 @@ from lib.evaluate.uncertainty import Interval, interval_of_draws
 __all__ = ["Resampled", "compare_clicks", "interval_of", "pr_auc", "resample_clicks"]
 
 Resampled = dict[str, tuple[float, Floats]]  # metric -> its value, and its value on each draw
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Counts = NDArray[np.uint8]
+KEPT_BYTES = 64_000_000  # of one set of draws
 
 
 def pr_auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -43,28 +51,68 @@ def resample_clicks(
 ) -> Resampled:
     """Log loss and AP of the true, WLL and Score of the balanced probabilities, draw by draw.
 
-    A draw is a count per row: rows are sorted once, and each draw costs two running sums.
-    A draw that misses a class is NaN.
+    A draw is a count per row: rows are sorted once, and each draw costs a gather, a running sum
+    and three products. A draw that misses a class is NaN.
     """
     clicked = as_labels(labels)
     true, balanced = as_probabilities("p_true", p_true), as_probabilities("p_balanced", p_balanced)
     n = require_same_length(labels=clicked, p_true=true, p_balanced=balanced)
     if not n or draws < 1:
         raise ValueError(f"{n} rows and {draws} draws; expected at least one of each")
-    plain, weighted = row_log_loss(clicked, true), row_log_loss(clicked, balanced)
     order = np.argsort(-true, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(true[order])), n - 1]  # last row of each tie
+    rows = sort_rows(clicked, true, balanced, order)
     found = np.empty((4, draws))
-    for draw, child in enumerate(np.random.SeedSequence(seed).spawn(draws)):
-        drawn = np.random.default_rng(child).integers(0, n, n)
-        counts = np.bincount(drawn, minlength=n).astype(np.float64)
-        found[:, draw] = _measure(counts, clicked, plain, weighted, order, last)
+    for draw, counts in enumerate(draw_counts(n, draws, seed)):
+        found[:, draw] = _measure(counts[order], rows)
     return {
-        "log_loss": (float(plain.mean()), found[0]),
+        "log_loss": (float(rows.plain.mean()), found[0]),
         "average_precision": (average_precision(clicked, true), found[1]),
         "weighted_log_loss": (weighted_log_loss(clicked, balanced), found[2]),
         "score": (score(clicked, balanced), found[3]),
     }
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Rows by falling probability, and the M clicked ones among them with the ends of their ties.
+
+    Precision changes at clicked rows only, so nothing else is looked up there.
+    """
+
+    plain: Floats  # (N,) log loss of the true probability
+    weighted: Floats  # (N,) log loss of the balanced one
+    clicks: Ints  # (M,) places of clicked rows
+    ends: Ints  # (M,) the last place of the same probability
+    last_clicks: Ints  # (M,) which of the M clicks is the last of the same probability
+
+
+def sort_rows(clicked: Bools, true: Floats, balanced: Floats, order: Ints) -> Sorted:
+    places = np.flatnonzero(clicked[order])
+    last = np.r_[np.flatnonzero(np.diff(true[order])), len(order) - 1]
+    ends = last[np.searchsorted(last, places)]
+    return Sorted(
+        plain=row_log_loss(clicked, true)[order],
+        weighted=row_log_loss(clicked, balanced)[order],
+        clicks=places,
+        ends=ends,
+        last_clicks=np.searchsorted(ends, ends, side="right") - 1,
+    )
+
+
+def draw_counts(n: int, draws: int, seed: int) -> Iterable[Counts]:
+    """How often each of ``n`` rows is drawn, draw by draw; what fits into 64 MB is kept."""
+    return kept_counts(n, draws, seed) if n * draws <= KEPT_BYTES else make_counts(n, draws, seed)
+
+
+@lru_cache(maxsize=8)  # every model of a table is judged on the same draws of two or three parts
+def kept_counts(n: int, draws: int, seed: int) -> tuple[Counts, ...]:
+    return tuple(make_counts(n, draws, seed))
+
+
+def make_counts(n: int, draws: int, seed: int) -> Iterator[Counts]:
+    for child in np.random.SeedSequence(seed).spawn(draws):
+        drawn = np.random.default_rng(child).integers(0, n, n)
+        yield np.bincount(drawn, minlength=n).astype(np.uint8)  # more than 255 of one never occur
 
 
 def compare_clicks(candidate: Resampled, baseline: Resampled, metric: str, n: int) -> Interval:
@@ -90,24 +138,15 @@ def _defined(drawn: Floats) -> Floats:
     return kept
 
 
-def _measure(
-    counts: Floats,
-    clicked: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    plain: Floats,
-    weighted: Floats,
-    order: np.ndarray[tuple[int], np.dtype[np.intp]],
-    last: np.ndarray[tuple[int], np.dtype[np.intp]],
-) -> tuple[float, float, float, float]:
-    positive = counts * clicked
-    n_all, n_positive = float(counts.sum()), float(positive.sum())
-    log_loss = float(counts @ plain) / n_all
-    if not 0 < n_positive < n_all:
+def _measure(counts: Counts, rows: Sorted) -> tuple[float, float, float, float]:
+    n, weights, clicks = len(counts), counts.astype(np.float64), counts[rows.clicks].astype(float)
+    n_clicks, log_loss = float(clicks.sum()), float(weights @ rows.plain) / n
+    if not 0 < n_clicks < n:
         return log_loss, float("nan"), float("nan"), float("nan")
-    below = np.cumsum(counts[order])[last]
-    true = np.cumsum(positive[order])[last]
-    steps = np.diff(true, prepend=0.0)
-    precision = float(np.sum(steps * true / np.maximum(below, 1))) / n_positive
-    of_clicks = float(positive @ weighted) / n_positive
-    of_rest = float((counts - positive) @ weighted) / (n_all - n_positive)
-    wll = (of_clicks + of_rest) / 2
+    below = np.cumsum(counts, dtype=np.int64)[rows.ends]
+    true = np.cumsum(clicks)[rows.last_clicks]
+    precision = float(np.sum(clicks * true / np.maximum(below, 1))) / n_clicks
+    of_clicks = float(clicks @ rows.weighted[rows.clicks])
+    of_rest = float(weights @ rows.weighted) - of_clicks
+    wll = (of_clicks / n_clicks + of_rest / (n - n_clicks)) / 2
     return log_loss, precision, wll, precision / 2 + 0.5 / (1 + wll)
