@@ -33,6 +33,7 @@ import torch
 from transformers import Qwen3Config, Qwen3Model
 
 from lib.evaluate import candidates, ranking
+from lib.language.attention import FUSED
 from lib.models.soft_token import SoftTokenConfig, SoftTokenRecommender
 from lib.studies.negatives import ItemSampler
 from lib.studies.soft_token_loss import LossConfig, SoftTokenLoss
@@ -86,7 +87,7 @@ def make_trunk(d: int, layers: int) -> Qwen3Model:
     config = Qwen3Config(
         vocab_size=8, hidden_size=d, num_hidden_layers=layers, num_attention_heads=d // 32,
         num_key_value_heads=d // 32, head_dim=32, intermediate_size=8 * d // 3,
-        max_position_embeddings=256, pad_token_id=None, attn_implementation="sdpa",
+        max_position_embeddings=256, pad_token_id=None, attn_implementation=FUSED,
     )  # fmt: skip
     return Qwen3Model(config)
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
+from lib.language.attention import FUSED
+
 __all__ = [
     "Attention",
     "Backbone",
@@ -99,7 +101,7 @@ def load_backbone(
             config=config,
             revision=revision,
             dtype=torch.float32,
-            attn_implementation=implementation,
+            attn_implementation=FUSED if implementation == "sdpa" else implementation,
             use_safetensors=True,
             output_loading_info=True,
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from lib.language.attention import FUSED
 from lib.language.backbone import hidden_states
 from lib.language.tokens import TokenTable
 
@@ -64,7 +65,7 @@ def build_small_model(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
+        attn_implementation=FUSED,
     )
     model = Qwen3ForCausalLM(config)
     for weight in model.parameters():

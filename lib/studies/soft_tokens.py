@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from lib.data.histories import Histories, Targets
 from lib.evaluate import ranking
 from lib.evaluate.projection import effective_rank
+from lib.language.attention import FUSED
 from lib.language.backbone import add_lora, load_backbone, set_attention, trunk_of
 from lib.models.dropout import add_dropout
 from lib.models.soft_token import SoftTokenConfig, SoftTokenRecommender
@@ -70,7 +71,7 @@ def build_trunk(
 def trunk_from_config(config: Any, *, seed: int) -> PreTrainedModel:
     """A causal language model of that shape with fresh weights."""
     torch.manual_seed(seed)
-    fresh = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float()
+    fresh = AutoModelForCausalLM.from_config(config, attn_implementation=FUSED).float()
     set_attention(fresh, "causal")
     return cast(PreTrainedModel, fresh)
 

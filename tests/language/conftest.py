@@ -11,6 +11,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from lib.language.attention import FUSED
 from lib.language.tokens import train_tokenizer
 
 SHAPE = {
@@ -27,7 +28,7 @@ SHAPE = {
 TEXTS = ["red kettle", "descaler for kettles", "blue mug", "tea, green", "a book about tea", "mug"]
 
 
-def make_model(family: str, n_tokens: int = 300, implementation: str = "sdpa") -> PreTrainedModel:
+def make_model(family: str, n_tokens: int = 300, implementation: str = FUSED) -> PreTrainedModel:
     torch.manual_seed(3)
     config = {
         "qwen3": lambda: Qwen3Config(vocab_size=n_tokens, head_dim=8, **SHAPE),

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from lib.language.attention import FUSED
 from lib.language.backbone import (
     Backbone,
     add_lora,
@@ -25,7 +26,7 @@ def folder(tmp_path, tokenizer):
     return tmp_path / "backbone"
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("implementation", [FUSED, "sdpa", "eager"])
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 def test_attention_is_what_was_asked_padded_and_unpadded(family, implementation, attention):
     model = make_model(family, implementation=implementation)
