@@ -4,10 +4,12 @@
     [prompt] s_1 … s_S [title] → language model → h (last position)
     logit = h · (w_yes − w_no) + b                     faithful: b starts at the logit of the rate
     logit = c + α (h · (w_yes − w_no) + b)             residual: c is the baseline's own logit
+    α = α_0 + α_1 doubt                                where titles are read
 
 In the faithful form only the generated g reaches the language model, and what the baseline knows
 beyond it is lost (the public twin fell 1.7 points of AUC behind its own baseline).  In the residual
 form e, g and c all reach it, α starts at zero, and what is learnt is what the language model adds.
+A title says most of an ad whose clicks nobody has seen, so there α depends on the doubt about it.
 
 A frozen language model is no part of this module's state: it is neither trained nor saved here.
 """
@@ -48,8 +50,9 @@ class LLMCTR(nn.Module):
     """A batch of one variant to logits.  -> (B,)
 
     ``baselines`` holds one trained DeepFM per data set variant, because their ids do not align;
-    ``batch["variant"]`` names the one to use.  ``batch["title"]`` and ``batch["title_mask"]``
-    (B, T) are token ids, where the configuration reads titles.
+    ``batch["variant"]`` names the one to use.  Where the configuration reads titles,
+    ``batch["title"]`` and ``batch["title_mask"]`` (B, T) are token ids, and ``batch["doubt"]``
+    (B,) is 1 for an ad that training never saw and near 0 for one that it knows well.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class LLMCTR(nn.Module):
         self.projector = Projector(width, config.d_projector, d_model, n_slots=self.n_soft, rms=rms)
         self.bias = nn.Parameter(torch.tensor(0.0))
         if config.form == "residual":
-            self.share = nn.Parameter(torch.tensor(0.0))
+            self.share = nn.Parameter(torch.zeros(2 if config.reads_title else 1))
             self.confidence = nn.Linear(1, d_model)  # the baseline's logit as one more token
         else:
             self.bias.data.fill_(math.log(config.base_rate / (1 - config.base_rate)))
@@ -107,11 +110,20 @@ class LLMCTR(nn.Module):
         return self
 
     def forward(self, batch: Mapping[str, Tensor | str]) -> Tensor:
+        said, offset = self.say(batch)
+        if self.config.form == "faithful":
+            return said
+        share = self.share[0]
+        if self.config.reads_title:
+            share = share + self.share[1] * torch.as_tensor(batch["doubt"])
+        return offset + share * said
+
+    def say(self, batch: Mapping[str, Tensor | str]) -> tuple[Tensor, Tensor]:
+        """The language model's own answer, and the baseline's logit.  -> (B,), (B,)"""
         state, offset = self._read(batch)[:2]
         head = self.language.get_output_embeddings().weight  # type: ignore[operator]
         with in_float32(state):
-            said = read_answers(state.float(), head.float(), self.answers) + self.bias
-            return said if self.config.form == "faithful" else offset + self.share * said
+            return read_answers(state.float(), head.float(), self.answers) + self.bias, offset
 
     def states(self, batch: Mapping[str, Tensor | str]) -> tuple[Tensor, Tensor]:
         """States of the soft tokens and the embeddings they came from.  (B, S, d), (B, F, D)"""

@@ -10,6 +10,7 @@ and which chose no more of c than its epoch: on training rows c has memorised th
 text would seem to have nothing to say.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
+from torch import Tensor
 
 from lib.data.clicks import Clicks
 from lib.evaluate import clicks as measures
@@ -27,13 +29,24 @@ from lib.evaluate.delong import auc_difference
 from lib.language.backbone import Backbone, trunk_of
 from lib.language.tokens import pad_rows, tokenise
 
-__all__ = ["AdTexts", "add_titles", "read_ad_texts", "segment_gains", "title_states", "title_words"]
+__all__ = [
+    "AdTexts",
+    "TitleTokens",
+    "add_titles",
+    "read_ad_texts",
+    "segment_gains",
+    "title_states",
+    "title_words",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 SHRINK = 20.0  # rows at which an ad's own clicks weigh as much as what all ads do
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 FOLDS = 10
+RARE = 1  # local id of a rare or unseen value, as in lib.data.clicks
+LEAST = 2  # training rows with which a value has an id of its own
+COLUMNS = {"C14": "feat_14"}  # the ad, under the name it has in the common schema
 SEEN = ((0, 0), (1, 19), (20, 99), (100, None))  # training rows of an ad, both included
 
 
@@ -45,20 +58,90 @@ class AdTexts:
     ads: Ints  # (N,) place in ``titles`` of each row's ad
     rows: Ints  # (A,) training rows
     clicks: Ints  # (A,)
+    field: str  # column of the common schema that names the ad
+
+    @property
+    def doubt(self) -> Floats:
+        """1 where training never saw the ad, 0.5 after ``SHRINK`` rows, towards 0.  -> (A,)"""
+        return np.asarray(SHRINK / (SHRINK + self.rows), np.float64)
+
+
+class TitleTokens:
+    """Puts the title of each row's ad beside a batch, with how little training tells of that ad.
+
+    Found by the row's own ad and not by its training id: an ad that is new has a title too, and
+    there it says most.  Rows of ``hidden`` ads are shown as if their ad was new.
+    """
+
+    def __init__(
+        self, clicks: Clicks, texts: AdTexts, backbone: Backbone, *, max_tokens: int
+    ) -> None:
+        if texts.field not in clicks.fields:
+            raise ValueError(f"the texts speak of {texts.field!r}; expected one of the fields "
+                             f"{clicks.fields}")  # fmt: skip
+        self.texts, self.pad_id, self.keep = texts, backbone.pad_id, 1.0
+        self.tokens = tokenise(backbone.tokenizer, texts.titles, max_tokens=max_tokens)
+        self.hidden = np.zeros(len(texts.titles), dtype=bool)
+        rows = clicks.rows("train")
+        ids = clicks.take(rows).categorical.astype(np.int64)
+        pairs = ids * len(self.hidden) + texts.ads[rows][:, None]
+        self.pairs, self.pair_rows = np.unique(pairs, return_counts=True)
+        self.id_rows = np.bincount(ids.ravel(), minlength=clicks.n_ids)
+        self.rare = np.repeat(clicks.field_offsets, clicks.field_sizes) + RARE  # of each id's field
+
+    def hiding(self, ads: Ints, *, keep: float = 1.0) -> "TitleTokens":
+        """The same with these ads hidden; of each title about the share ``keep`` of its tokens."""
+        other = copy.copy(self)
+        other.hidden, other.keep = np.isin(np.arange(len(self.hidden)), ads), keep
+        return other
+
+    def as_if_new(self, ids: Ints, ads: Ints) -> Ints:
+        """What rows would hold, had their ads not been in training.  (B, F), (B,) -> (B, F)
+
+        Not the ad alone would be unknown: so would be a campaign that no other ad belongs to.
+        """
+        pairs = ids.astype(np.int64) * len(self.hidden) + ads[:, None]
+        place = np.searchsorted(self.pairs, pairs).clip(max=len(self.pairs) - 1)
+        own = np.where(self.pairs[place] == pairs, self.pair_rows[place], 0)
+        rare = self.rare[ids]
+        return np.where((self.id_rows[ids] - own >= LEAST) | (ids < rare), ids, rare)
+
+    def add(self, batch: dict[str, Tensor], rows: Ints) -> dict[str, Tensor]:
+        """The batch with ``title``, ``title_mask`` and ``doubt`` of its rows."""
+        ads, place = self.texts.ads[rows], batch["categorical"].device
+        said = [self.tokens[ad] for ad in ads]
+        if self.keep < 1:  # drawn from the rows, so that a resumed run draws the same
+            rng = np.random.default_rng(np.asarray(rows, np.uint32))
+            rates = 1 - 2 * (1 - self.keep) * rng.random(len(said))
+            said = [t[rng.random(len(t)) < rate] for t, rate in zip(said, rates, strict=True)]
+        ids, mask = pad_rows(said, self.pad_id)
+        new = self.hidden[ads]
+        doubt = np.where(new, 1.0, self.texts.doubt[ads]).astype(np.float32)
+        found = {"title": ids, "title_mask": mask, "doubt": torch.from_numpy(doubt)}
+        if new.any():
+            shown = batch["categorical"].cpu().numpy().copy()
+            shown[new] = self.as_if_new(shown[new], ads[new])
+            found["categorical"] = torch.from_numpy(shown)
+        return batch | {name: part.to(place) for name, part in found.items()}
 
 
 def read_ad_texts(clicks: Clicks, table: Path, texts: Path) -> AdTexts:
     """Every row's ad by its raw value: the ids of ``clicks`` no longer tell unseen ads apart."""
     said = pl.read_csv(texts, separator="\t", infer_schema=False, quote_char=None)
-    field = {"C14": "feat_14"}.get(said["field"][0], said["field"][0])
-    splits = ("train", "valid", "test")  # the order in which the rows were encoded
-    files = [path for split in splits for path in table.glob(f"*_{split}.parquet")]
-    rows = pl.concat([pl.read_parquet(path, columns=["label", field]) for path in files])
+    named = [COLUMNS.get(name, name) for name in said["field"].unique().to_list()]
+    if len(named) != 1 or named[0] not in clicks.fields:
+        raise ValueError(f"{texts.name} speaks of the fields {named}; expected exactly one of "
+                         f"{clicks.fields}")  # fmt: skip
+    field, splits = named[0], ("train", "valid", "test")  # the order in which rows were encoded
+    files = [path for split in splits for path in sorted(table.glob(f"*_{split}.parquet"))]
+    rows = [pl.read_parquet(path, columns=["label", field]) for path in files]
+    found = pl.concat(rows) if rows else pl.DataFrame(schema=["label", field])
     labels = np.asarray(clicks.label)
-    if not np.array_equal(rows["label"].to_numpy(), labels):
-        raise ValueError(f"the rows of {table.name} are not those of the clicks; give the table "
-                         "that the same node of 11_prepare_avazu wrote")  # fmt: skip
-    values = rows.select(value=pl.col(field).cast(pl.String))
+    if not np.array_equal(found["label"].to_numpy(), labels):
+        raise ValueError(f"the {len(found):,} rows of {table.name} are not the {len(labels):,} of "
+                         "the clicks; give the table that the same node of 11_prepare_avazu "
+                         "wrote")  # fmt: skip
+    values = found.select(value=pl.col(field).cast(pl.String))
     ads = values.unique(maintain_order=True).join(said, on="value", how="left")
     number = ads.select("value").with_row_index("ad")
     own = values.join(number, on="value", how="left", maintain_order="left")["ad"].to_numpy()
@@ -68,6 +151,7 @@ def read_ad_texts(clicks: Clicks, table: Path, texts: Path) -> AdTexts:
         ads=own,
         rows=np.bincount(own[train], minlength=len(ads)),
         clicks=np.bincount(own[train], labels[train], len(ads)).astype(np.int64),
+        field=field,
     )
 
 

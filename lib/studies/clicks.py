@@ -59,7 +59,10 @@ class LossSettings:
 
 
 class ClickSource:
-    """Batches of chosen rows of a memory-mapped dataset, gathered whole, never a row at a time."""
+    """Batches of chosen rows of a memory-mapped dataset, gathered whole, never a row at a time.
+
+    ``add`` puts beside a batch what else is known of its rows, such as what their ads say.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,13 @@ class ClickSource:
         positive_fraction: float | None = None,
         shuffle: bool = True,
         device: str = "cpu",
+        add: Callable[[Batch, Ints], Batch] | None = None,
     ) -> None:
         if not len(rows) or batch < 1:
             raise ValueError(f"{len(rows)} rows in batches of {batch}: expected at least one row")
         self.clicks, self.rows, self.batch, self.seed = clicks, rows, batch, seed
         self.max_len, self.shuffle, self.device = max_len, shuffle, device
-        self.positive_fraction = positive_fraction
+        self.positive_fraction, self.add = positive_fraction, add
         self.positive = torch.from_numpy(np.asarray(clicks.label[rows]) > 0)
 
     def __len__(self) -> int:
@@ -109,8 +113,9 @@ class ClickSource:
         }
         if self.max_len:
             arrays["sequence"], arrays["length"] = found.padded(self.max_len)
-        return {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
-                for name, a in arrays.items()}  # fmt: skip
+        batch = {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
+                 for name, a in arrays.items()}  # fmt: skip
+        return batch if self.add is None else self.add(batch, rows)
 
 
 def click_loss(settings: LossSettings, rate: float) -> Callable[[nn.Module, Batch], Any]:

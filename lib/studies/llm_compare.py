@@ -17,10 +17,12 @@ from lib.evaluate.uncertainty import holm, paired_bootstrap
 from lib.language.backbone import Backbone
 from lib.language.soft_tokens import answer_ids
 from lib.models.llm_ctr import LLMCTR
+from lib.studies.ad_texts import TitleTokens
 from lib.studies.clicks import ClickSource, predict_logits, sigmoid
-from lib.studies.llm_ctr import TitleTokens, predict_rows
+from lib.studies.llm_ctr import predict_rows
 
 __all__ = [
+    "SCENARIOS",
     "answers_at_all",
     "compare_with",
     "cost_of",
@@ -34,6 +36,12 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+SCENARIOS = {
+    "A": "scenario A: better than the baseline",
+    "B": "scenario B: as good as the baseline, a loss of the margin is excluded",
+    "C": "scenario C: worse than the baseline",
+    "not decidable": "no scenario yet: the rows are too few to tell",
+}
 
 
 def compare_with(
@@ -202,7 +210,7 @@ def answers_at_all(
     )
     batch: dict[str, Any] = {**source.take(rows), "variant": variant}
     if titles and variant in titles:
-        batch = titles[variant].add(batch)
+        batch = titles[variant].add(batch, rows)
     return float(model.answer_mass(batch).mean())
 
 

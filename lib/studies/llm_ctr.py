@@ -8,13 +8,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from torch import Tensor, nn
 
 from lib.data.clicks import Clicks
 from lib.language.backbone import Backbone, add_lora, load_backbone
 from lib.language.soft_tokens import answer_ids
-from lib.language.tokens import pad_rows, tokenise
 from lib.models.deepfm import DeepFM
 from lib.models.llm_ctr import (
     LLMCTR,
@@ -23,17 +21,18 @@ from lib.models.llm_ctr import (
     predict_distinct,
     reconstruction_loss,
 )
+from lib.studies.ad_texts import TitleTokens, read_ad_texts
 from lib.studies.baseline import load_click_model, load_state, save_state
 from lib.studies.clicks import ClickSource, judge_logits
+from lib.studies.title_reading import AdSource, left_out_ads
 from lib.train import losses
 from lib.train.loop import Result, train
 from lib.train.orders import shuffled_order
-from lib.train.plan import Plan
+from lib.train.plan import Group, Plan
 
 __all__ = [
     "Design",
     "JoinedSource",
-    "TitleTokens",
     "build_llm_ctr",
     "click_rate",
     "load_llm_ctr",
@@ -46,6 +45,7 @@ __all__ = [
 ]
 
 KIND = "llm-ctr"
+SHARE = 20  # times the learning rate: one number must get from nought to one in a few steps
 Batch = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -63,37 +63,10 @@ class Design:
     d_projector: int
     n_tokens: int
     reads_title: bool = False
+    tunes_language: bool = False
     lora_rank: int = 0
     reconstruction: float = 0.0
     tuned_encoder: bool = False
-
-
-class TitleTokens:
-    """Token ids of the text that belongs to one field's values, such as what an ad says."""
-
-    def __init__(self, clicks: Clicks, texts: Path, backbone: Backbone, *, max_tokens: int) -> None:
-        table = pl.read_csv(texts, separator="\t", infer_schema=False, quote_char=None)
-        spoken = table.filter(pl.col("title").is_not_null())
-        columns = {"C14": "feat_14"}  # the ad, under the name it has in the common schema
-        names = [columns.get(name, name) for name in spoken["field"].unique().to_list()]
-        if len(names) != 1 or names[0] not in clicks.fields:
-            raise ValueError(f"{texts.name} speaks of the fields {names}; expected exactly one of "
-                             f"{clicks.fields}")  # fmt: skip
-        self.column = clicks.fields.index(names[0])
-        self.offset = int(clicks.field_offsets[self.column])
-        ids = pl.read_parquet(clicks.folder / "vocabulary.parquet").filter(field=names[0])
-        joined = ids.join(spoken, on="value", how="left").sort("id")
-        by_id = dict(zip(joined["id"].to_list(), joined["title"].to_list(), strict=True))
-        titles = [by_id.get(i) or "" for i in range(int(clicks.field_sizes[self.column]))]
-        self.tokens = tokenise(backbone.tokenizer, titles, max_tokens=max_tokens)
-        self.pad_id = backbone.pad_id
-
-    def add(self, batch: Batch) -> Batch:
-        """The batch with the text of each row's ad."""
-        rows = (batch["categorical"][:, self.column].cpu().numpy() - self.offset).tolist()
-        ids, mask = pad_rows([self.tokens[row] for row in rows], self.pad_id)
-        device = batch["categorical"].device
-        return batch | {"title": ids.to(device), "title_mask": mask.to(device)}
 
 
 class JoinedSource:
@@ -101,12 +74,11 @@ class JoinedSource:
 
     def __init__(
         self,
-        sources: Mapping[str, ClickSource],
+        sources: Mapping[str, ClickSource | AdSource],
         *,
         seed: int,
-        titles: Mapping[str, TitleTokens] | None = None,
     ) -> None:
-        self.sources, self.seed, self.titles = sources, seed, titles or {}
+        self.sources, self.seed = sources, seed
         self.owners = [name for name, source in sources.items() for _ in range(len(source))]
 
     def __len__(self) -> int:
@@ -118,8 +90,7 @@ class JoinedSource:
         streams = {name: source.batches(epoch, skipped[name], rank, world)
                    for name, source in self.sources.items()}  # fmt: skip
         for name in order[start:]:
-            batch: Batch = {**next(streams[name]), "variant": name}
-            yield self.titles[name].add(batch) if name in self.titles else batch
+            yield {**next(streams[name]), "variant": name}
 
 
 def build_llm_ctr(
@@ -131,7 +102,7 @@ def build_llm_ctr(
         model.requires_grad_(False)
         if design.tuned_encoder and model.gen is not None:
             model.gen.requires_grad_(True)
-    language: nn.Module = backbone.model.requires_grad_(False)
+    language: nn.Module = backbone.model.requires_grad_(design.tunes_language)
     if design.lora_rank:
         rank = design.lora_rank
         language = add_lora(backbone.model, rank=rank, alpha=2 * rank, dropout=0.0)
@@ -152,17 +123,27 @@ def train_llm_ctr(
     *,
     max_rows: int,
     n_validation: int,
+    taught_by: Literal["train", "valid"] = "train",
     titles: Mapping[str, TitleTokens] | None = None,
     device: str = "cpu",
     scratch: Path | None = None,
     report: Any = None,
 ) -> Result:
-    """Train on the variants of the design together; the epoch is chosen on their valid rows."""
+    """Train on the variants of the design together; the epoch is chosen on their valid rows.
+
+    Ads of ``left_out_ads`` are shown as if they were new, so that the title is believed as far as
+    it deserves where there is nothing else.
+    """
     rng = np.random.default_rng(plan.seed)
+    split = {name: split_rows(data[name], taught_by, rng) for name in design.variants}
+    rows = {name: pick(split[name][0], max_rows, rng) for name in design.variants}
+    held = {name: pick(split[name][1], n_validation, rng) for name in design.variants}
     make = partial(ClickSource, batch=plan.batch or 32, seed=plan.seed, device=device)
-    rows = {name: pick(data[name].rows("train"), max_rows, rng) for name in design.variants}
-    sources = {name: make(data[name], rows[name]) for name in design.variants}
-    held = {name: pick(data[name].rows("valid"), n_validation, rng) for name in design.variants}
+    shown = {name: text.hiding(left_out_ads(text)).add for name, text in (titles or {}).items()}
+    sources = {name: make(data[name], rows[name], add=shown.get(name)) for name in design.variants}
+    if design.form == "residual":
+        fast = Group(match="share", learning_rate=SHARE * plan.learning_rate)
+        plan = replace(plan, groups=(fast,))
 
     def validate(trained: nn.Module) -> dict[str, float]:
         parts = [predict_rows(cast(LLMCTR, trained), name, data[name], held[name], titles=titles)
@@ -177,7 +158,7 @@ def train_llm_ctr(
         )
         model.add_module("reader", reader)
     return train(
-        model.to(device), JoinedSource(sources, seed=plan.seed, titles=titles),
+        model.to(device), JoinedSource(sources, seed=plan.seed),
         partial(llm_ctr_loss, weight=design.reconstruction), plan=plan, validate=validate,
         scratch=scratch, report=report, count=lambda batch: len(batch["label"]),
     )  # fmt: skip
@@ -203,13 +184,14 @@ def predict_rows(
 ) -> Floats:
     """Logits of rows in their order; equal rows are computed once per chunk.  -> (N,)"""
     device = str(next(model.parameters()).device)
-    source = ClickSource(clicks, rows, batch=16 * chunk, seed=0, shuffle=False, device=device)
+    add = titles[variant].add if titles and variant in titles else None
+    source = ClickSource(
+        clicks, rows, batch=16 * chunk, seed=0, shuffle=False, device=device, add=add
+    )
     parts = []
-    for plain in source.batches(0):
-        batch: Batch = {"categorical": plain["categorical"], "numeric": plain["numeric"],
-                        "missing": plain["missing"], "variant": variant}  # fmt: skip
-        if titles and variant in titles:
-            batch = titles[variant].add(batch)
+    for found in source.batches(0):
+        batch: Batch = {name: found[name] for name in found.keys() - {"label"}}
+        batch["variant"] = variant
         parts.append(predict_distinct(model, batch, chunk=chunk).double().cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -251,7 +233,7 @@ def resume_llm_ctr(
     backbone: Path | str,
     *,
     data: Mapping[str, Clicks],
-    texts: Path | None = None,
+    texts: Mapping[str, Sequence[Path]],
     max_title_tokens: int = 0,
 ) -> tuple[LLMCTR, Design, dict[str, TitleTokens]]:
     """A trained model with the texts it reads, ready to be trained on or to predict."""
@@ -263,15 +245,20 @@ def resume_llm_ctr(
 
 
 def read_titles(
-    data: Mapping[str, Clicks], texts: Path | None, backbone: Backbone, *, max_tokens: int
-) -> dict[str, TitleTokens]:
-    """What each variant's ads say; nothing where no token of it is asked for."""
+    data: Mapping[str, Clicks], texts: Mapping[str, Sequence[Path]], backbone: Backbone, *,
+    max_tokens: int,
+) -> dict[str, TitleTokens]:  # fmt: skip
+    """What each variant's ads say, from its table of rows and its texts; nothing where no token
+    of it is asked for."""
     if not max_tokens:
         return {}
-    if texts is None:
-        raise ValueError("what an ad says is to be read, but the input `texts` is missing; name a "
-                         "table of field, value and title in the profile")  # fmt: skip
-    return {name: TitleTokens(clicks, texts, backbone, max_tokens=max_tokens)
+    missing = sorted(data.keys() - texts.keys())
+    if missing:
+        raise ValueError(f"what an ad says is to be read, but {missing} have none; name the inputs "
+                         "`table` (of 11_prepare_avazu) and `texts` (field, value, title) of each "
+                         "in the profile")  # fmt: skip
+    return {name: TitleTokens(clicks, read_ad_texts(clicks, *texts[name]), backbone,
+                              max_tokens=max_tokens)
             for name, clicks in data.items()}  # fmt: skip
 
 
@@ -282,6 +269,21 @@ def release_encoder(model: LLMCTR, design: Design) -> tuple[LLMCTR, Design]:
             raise ValueError("the baseline has no GEN encoder to release; train it with use_gen")
         cast(nn.Module, cast(DeepFM, baseline).gen).requires_grad_(True)
     return model, replace(design, tuned_encoder=True)
+
+
+def split_rows(
+    clicks: Clicks, taught_by: Literal["train", "valid"], rng: np.random.Generator
+) -> tuple[Ints, Ints]:
+    """Rows that teach and rows that choose the pass.
+
+    On its own training rows a baseline has memorised the answer, and whatever stands beside its
+    logit learns to say nothing.  ``valid`` teaches with one half of the rows that it did not fit.
+    """
+    valid = clicks.rows("valid")
+    if taught_by == "train":
+        return clicks.rows("train"), valid
+    order = rng.permutation(valid)
+    return np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
 
 
 def pick(rows: Ints, most: int, rng: np.random.Generator) -> Ints:

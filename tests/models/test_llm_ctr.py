@@ -39,7 +39,7 @@ def make(family="qwen3", *, language=None, freeze_baseline=True, **changes) -> L
         baselines, language, prompt=PROMPT, answers=ANSWERS, config=LLMCTRConfig(**settings)
     )
     if settings["form"] == "residual":
-        torch.nn.init.constant_(model.share, 0.7)
+        model.share.data = torch.tensor([0.7, -0.2])[: len(model.share)]
     return model.eval()
 
 
@@ -50,6 +50,7 @@ def batch(n=5, variant="x2", title=False, seed=1):
         lengths = torch.randint(0, 4, (n, 1), generator=g)
         rows["title"] = torch.randint(20, 200, (n, 3), generator=g)
         rows["title_mask"] = (torch.arange(3) < lengths).long()
+        rows["doubt"] = torch.rand(n, generator=g)
     return rows
 
 
@@ -70,7 +71,8 @@ def test_logits_equal_the_prompt_spelt_out_with_the_whole_head(family, form, n_t
         expected = logits[16] - logits[15] + model.bias
         if form == "residual":
             own = {k: v[row : row + 1] if k != "variant" else v for k, v in rows.items()}
-            expected = model.baselines["x2"](own)[0] + 0.7 * expected
+            share = 0.7 - 0.2 * rows["doubt"][row] if title else 0.7
+            expected = model.baselines["x2"](own)[0] + share * expected
         torch.testing.assert_close(model(rows)[row], expected, rtol=0, atol=1e-5)
 
 

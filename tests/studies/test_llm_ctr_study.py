@@ -1,5 +1,10 @@
 """LLM-CTR put together: joined loaders, saved and loaded rows, texts, verdicts, and refusals."""
 
+import copy
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +14,7 @@ from lib.language.backbone import Backbone
 from lib.language.tokens import train_tokenizer
 from lib.models.fields import Sizes
 from lib.models.ladder import build_click_model
+from lib.studies.ad_texts import AdTexts, TitleTokens
 from lib.studies.baseline import inspect_parameters, load_click_model, save_click_model
 from lib.studies.clicks import ClickSource
 from lib.studies.llm_compare import (
@@ -22,14 +28,16 @@ from lib.studies.llm_compare import (
 from lib.studies.llm_ctr import (
     Design,
     JoinedSource,
-    TitleTokens,
     build_llm_ctr,
     load_llm_ctr,
     predict_rows,
+    read_titles,
     release_encoder,
     save_llm_ctr,
+    split_rows,
     train_llm_ctr,
 )
+from lib.studies.title_reading import AdSource, ad_loss, learn_titles, left_out_ads
 from lib.train.plan import Plan
 from tests.language.conftest import make_model
 
@@ -51,7 +59,7 @@ class Log:
     """Two fields of six ids, a label that follows the first."""
 
     fields, numeric_names, missing_names = ["feat_1", "feat_14"], [], []
-    field_offsets, field_sizes = np.array([0, 6]), np.array([6, 6])
+    field_offsets, field_sizes, n_ids = np.array([0, 6]), np.array([6, 6]), 12
 
     def __init__(self, seed, folder=None):
         rng = np.random.default_rng(seed)
@@ -144,8 +152,6 @@ def test_joined_batches_belong_to_one_variant_hold_every_row_once_and_resume():
 def test_training_moves_the_projector_and_a_loaded_model_reads_a_variant_it_never_saw(
     places, backbone, tmp_path, reconstruction
 ):
-    from dataclasses import replace
-
     design = replace(DESIGN, reconstruction=reconstruction)
     data = {"x1": Log(1), "x2": Log(2), "x4": Log(4)}
     model = build_llm_ctr(design, {n: places[n] for n in design.variants}, backbone, base_rate=0.3)
@@ -171,25 +177,109 @@ def test_training_moves_the_projector_and_a_loaded_model_reads_a_variant_it_neve
     assert any(p.requires_grad for p in released.baselines.parameters())
 
 
-def test_texts_reach_the_rows_of_their_ads_and_no_others(backbone, tmp_path):
-    log = Log(1, tmp_path)
-    pl.DataFrame(
-        {"field": ["feat_14"] * 2, "value": ["a", "b"], "id": [2, 4], "count": [5, 5]},
-        schema_overrides={"id": pl.Int32},
-    ).write_parquet(tmp_path / "vocabulary.parquet")
-    (tmp_path / "ad_text.tsv").write_text(
-        'field\tvalue\ttitle\nC14\ta\tred kettle\nC14\tb\tblue "mug"\n'
-    )
-    titles = TitleTokens(log, tmp_path / "ad_text.tsv", backbone, max_tokens=20)
-    batch = titles.add({"categorical": torch.tensor([[2, 8], [2, 10], [2, 9]])})
-    lengths = batch["title_mask"].sum(1)
-    said = [
-        backbone.tokenizer.decode(row[:n]) for row, n in zip(batch["title"], lengths, strict=True)
-    ]
-    assert said == ["red kettle", 'blue "mug"', ""]
-    (tmp_path / "other.tsv").write_text("field\tvalue\ttitle\nsite\ta\tred\n")
-    with pytest.raises(ValueError, match=r"\['site'\]"):
-        TitleTokens(log, tmp_path / "other.tsv", backbone, max_tokens=20)
+def make_titles(backbone, log):
+    """Five ads, one of them in no training row; what each says in words of the tokenizer."""
+    ads = log.categorical[:, 1] - 8
+    ads = np.where(np.arange(200) % 40 == 39, 4, ads).astype(np.int64)
+    ads[:120] %= 4
+    texts = AdTexts(["red kettle", "blue mug", "red mug or kettle", "", "blue kettle"], ads,
+                    np.bincount(ads[:120], minlength=5),
+                    np.bincount(ads[:120], log.label[:120], 5).astype(np.int64), "feat_14")  # fmt: skip
+    return TitleTokens(log, texts, backbone, max_tokens=20)
+
+
+def make_reader(places, backbone):
+    design = replace(DESIGN, variants=("x4",), form="residual", n_tokens=2, reads_title=True,
+                     tunes_language=True)  # fmt: skip
+    own = Backbone(copy.deepcopy(backbone.model), backbone.tokenizer)
+    torch.manual_seed(5)
+    return build_llm_ctr(design, {"x4": places["x4"]}, own, base_rate=0.3), design
+
+
+def test_predictions_depend_on_neither_the_order_nor_the_company_of_rows(places, backbone):
+    log = Log(4)
+    titles = {"x4": make_titles(backbone, log)}
+    model, _ = make_reader(places, backbone)
+    model.share.data = torch.tensor([0.5, 0.5])
+    rows = np.arange(120, 200)
+    whole = predict_rows(model, "x4", log, rows, titles=titles)
+    order = np.random.default_rng(1).permutation(len(rows))
+    mixed = predict_rows(model, "x4", log, rows[order], titles=titles, chunk=7)
+    np.testing.assert_allclose(mixed, whole[order], atol=1e-5)
+    alone = [predict_rows(model, "x4", log, rows[[i]], titles=titles)[0] for i in (0, 39, 77)]
+    np.testing.assert_allclose(alone, whole[[0, 39, 77]], atol=1e-5)  # no padding at all
+    assert np.abs(whole - predict_rows(model, "x4", log, rows, titles={
+        "x4": titles["x4"].hiding(np.arange(5))})).max() > 1e-3  # fmt: skip
+
+
+def test_every_ad_is_shown_once_a_pass_by_a_training_row_of_its_own_as_if_it_was_new(backbone):
+    log = Log(4)
+    titles = make_titles(backbone, log)
+    source = AdSource(log, titles, np.arange(4), batch=3, seed=1)
+    for epoch in range(3):
+        batches = list(source.batches(epoch))
+        assert [len(batch["label"]) for batch in batches] == [3, 1]
+        found = sorted(zip(torch.cat([b["ad_rows"] for b in batches]).tolist(),
+                           torch.cat([b["ad_clicks"] for b in batches]).tolist(), strict=True))  # fmt: skip
+        known = titles.texts
+        assert found == sorted(zip(known.rows[:4].tolist(), known.clicks[:4].tolist(), strict=True))
+        assert all(batch["doubt"].eq(1).all() for batch in batches)
+        (later,) = source.batches(epoch, start=1)
+        assert torch.equal(later["title"], batches[1]["title"])
+        assert torch.equal(later["categorical"], batches[1]["categorical"])
+
+
+def test_the_loss_of_ads_is_the_mean_over_their_rows():
+    """One ad of three rows, one clicked, beside the same three rows one by one."""
+    model = SimpleNamespace(say=lambda _: (torch.tensor([0.4], dtype=torch.float64), None))
+    batch = {"ad_rows": torch.tensor([3.0]).double(), "ad_clicks": torch.tensor([1.0]).double()}
+    p = 1 / (1 + np.exp(-(0.4 - 1.2)))
+    expected = -(np.log(p) + 2 * np.log(1 - p)) / 3
+    assert float(ad_loss(model, batch, centre=-1.2)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_titles_are_learnt_then_the_language_model_stands_still_and_is_saved(
+    places, backbone, tmp_path
+):
+    log = Log(4)
+    data, titles = {"x4": log}, {"x4": make_titles(backbone, log)}
+    held = left_out_ads(titles["x4"])
+    assert set(held) < {0, 1, 2, 3}
+    model, design = make_reader(places, backbone)
+    before = {n: p.detach().clone() for n, p in model.language.named_parameters()}
+    plan = Plan(learning_rate=1e-2, seed=1, epochs=3, batch=2, metric="log_loss", better="lower",
+                precision="float32")  # fmt: skip
+    learn_titles(model, data, titles, plan, join=partial(JoinedSource, seed=1))
+    after = {n: p.detach().clone() for n, p in model.language.named_parameters()}
+    assert not all(torch.equal(before[n], after[n]) for n in before)
+    assert model.share.tolist() == [0.0, 1.0]
+    plan = Plan(learning_rate=1e-2, seed=1, epochs=1, batch=8, metric="auc", precision="float32")
+    train_llm_ctr(model, design, data, plan, max_rows=0, n_validation=0, taught_by="valid",
+                  titles=titles)  # fmt: skip
+    assert all(torch.equal(p, after[n]) for n, p in model.language.named_parameters())
+    assert model.share.tolist() != [0.0, 1.0]
+    save_llm_ctr(tmp_path / "saved", model, design)
+    loaded, _ = load_llm_ctr(tmp_path / "saved", places, places["backbone"], variants=["x4"])
+    rows = log.rows("test")
+    np.testing.assert_allclose(
+        predict_rows(loaded, "x4", log, rows, titles=titles),
+        predict_rows(model.eval(), "x4", log, rows, titles=titles), atol=1e-6,
+    )  # fmt: skip
+
+
+def test_rows_that_teach_and_rows_that_choose_are_two_halves_of_what_the_baseline_did_not_fit():
+    log = Log(1)
+    teach, choose = split_rows(log, "valid", np.random.default_rng(1))
+    assert sorted([*teach, *choose]) == log.rows("valid").tolist()
+    assert len(teach) == len(choose)
+    teach, choose = split_rows(log, "train", np.random.default_rng(1))
+    assert (teach.tolist(), choose.tolist()) == (list(range(120)), list(range(120, 160)))
+
+
+def test_titles_without_their_table_are_refused_by_name(backbone):
+    with pytest.raises(ValueError, match=r"\['x4'\] have none; name the inputs `table`"):
+        read_titles({"x4": Log(1)}, {}, backbone, max_tokens=5)
+    assert read_titles({"x4": Log(1)}, {}, backbone, max_tokens=0) == {}
 
 
 def test_what_the_model_listens_to_has_a_line_per_field_and_questions_are_put_back(
