@@ -26,6 +26,7 @@ class Win:
     ceiling: Metric | None
     decimals: int
     rivals: int
+    paired: str = ""  # the leaderboard's verdict on the second beside the first, where it has one
 
     @property
     def weight(self) -> tuple[int, int]:
@@ -46,7 +47,9 @@ class Win:
 
     @property
     def verdict(self) -> str:
-        """Apart, two intervals leave no doubt; where they overlap only paired values can tell."""
+        """Of paired values where there are some; else two intervals apart leave no doubt."""
+        if self.paired:
+            return "ahead" if self.paired == "worse" else "no clear difference"
         a, b = self.first, self.second
         if a.low is None or a.high is None or b.low is None or b.high is None:
             return "no intervals"
@@ -69,7 +72,7 @@ def find_wins(nodes: Sequence[Node]) -> list[Win]:
 
     Only rows that were measured on the same data, with the same n, compete.
     """
-    data = data_above(nodes)
+    data, verdicts = data_above(nodes), paired_verdicts(nodes)
     groups: dict[tuple[tuple[str, ...], object], list[Metric]] = {}
     for node in nodes:
         counts = node.state != "failed" and not node.is_data
@@ -84,10 +87,29 @@ def find_wins(nodes: Sequence[Node]) -> list[Win]:
         ranked = sorted((m for m in metrics if not m.is_ceiling), key=lambda m: -m.gain)
         if len(ranked) > 1:
             ceiling = next((m for m in metrics if m.is_ceiling), None)
-            win = Win(where, ranked[0], ranked[1], ceiling, digits(ranked), len(ranked))
+            first, second = ranked[:2]
+            paired = verdicts.get((first.name, first.n, first.row, second.row), "")
+            win = Win(where, first, second, ceiling, digits(ranked), len(ranked), paired)
             if where not in wins or win.weight > wins[where].weight:
                 wins[where] = win
     return list(wins.values())
+
+
+def paired_verdicts(nodes: Sequence[Node]) -> dict[tuple[str, int | None, str, str], str]:
+    """(measure, n, best row, other row) -> what a leaderboard of rankings says of the other."""
+    found: dict[tuple[str, int | None, str, str], str] = {}
+    for node in nodes:
+        path = node.result.folder / "outputs" / "leaderboard.parquet" if node.result else None
+        if path is None or not path.is_file():
+            continue
+        import pyarrow.parquet as parquet  # 0.1 s, needed only where there is a leaderboard
+
+        measure = str(mapping(node.record.get("parameters")).get("measure"))
+        for line in parquet.read_table(path).to_pylist():
+            if line["data"] == "ranking" and line.get("best_verdict"):
+                best, row = (str(line[name]).rpartition(": ")[2] for name in ("best", "row"))
+                found[measure, line["n"], best, row] = str(line["best_verdict"])
+    return found
 
 
 class Since(NamedTuple):
@@ -130,8 +152,8 @@ def win_table(wins: Sequence[Win]) -> Table:
         ))  # fmt: skip
     columns = tuple(Cell(head, number=i in (3, 5, 6, 8, 9)) for i, head in enumerate(heads))
     caption = "On each data set, the metric that most rows compete in: the best row and the next."
-    notes = ("Brackets: 95 % interval.", "Ahead: the two intervals are apart. Where they overlap, "
-             "only a difference paired by user or row can tell.")  # fmt: skip
+    notes = ("Brackets: 95 % interval.", "Ahead: the difference paired by user is beyond nought; "
+             "where no leaderboard paired the two, their intervals are apart.")  # fmt: skip
     return Table(caption, columns, tuple(rows), notes)
 
 

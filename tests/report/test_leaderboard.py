@@ -3,6 +3,8 @@
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lib.report import read_results
@@ -80,3 +82,22 @@ def test_the_answer_opens_the_index_and_its_page(home):
     assert "They add nothing shown." in glance.partition("</div>")[0]
     page = (home / "reports" / "demo" / "everything.html").read_text("utf-8")
     assert 0 < page.index("What is added") < page.index("Metrics")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"), [("worse", "ahead of b"), ("no difference shown", "no clear difference")]
+)
+def test_a_leaderboard_decides_where_two_intervals_overlap(tmp_path, verdict, told):
+    rivals = [metric("ndcg@10", value, row=row, low=value - 0.1, high=value + 0.1, n=40,
+                     better="higher") for row, value in (("a", 0.25), ("b", 0.2))]  # fmt: skip
+    add_result(tmp_path, "sasrec", notebook="25_evaluate_sasrec", metrics=rivals)
+    add_result(tmp_path, "everything", notebook="90_compare_everything",
+               parameters={"measure": "ndcg@10"})  # fmt: skip
+    folder = next((tmp_path / "data" / "store" / "demo" / "everything").glob("a*"))
+    board = {"data": "ranking", "row": "SASRec: b", "best": "SASRec: a", "n": 40}
+    pq.write_table(
+        pa.Table.from_pylist([board | {"best_verdict": verdict}]),
+        folder / "outputs" / "leaderboard.parquet",
+    )
+    glance = render(tmp_path).read_text("utf-8").partition("</dl>")[0]
+    assert told in glance.partition("<dt>Best</dt>")[2].partition("</div>")[0]
