@@ -4,12 +4,13 @@
     [prompt] s_1 … s_S [title] → language model → h (last position)
     logit = h · (w_yes − w_no) + b                     faithful: b starts at the logit of the rate
     logit = c + α (h · (w_yes − w_no) + b)             residual: c is the baseline's own logit
-    α = α_0 + α_1 doubt                                where titles are read
+    logit = c + α doubt (h · (w_yes − w_no) + b)       where titles are read
 
 In the faithful form only the generated g reaches the language model, and what the baseline knows
 beyond it is lost (the public twin fell 1.7 points of AUC behind its own baseline).  In the residual
 form e, g and c all reach it, α starts at zero, and what is learnt is what the language model adds.
-A title says most of an ad whose clicks nobody has seen, so there α depends on the doubt about it.
+A title says most of an ad whose clicks nobody has seen, and nothing new of one that c knows well:
+doubt is 1 for the first and goes to 0 for the second.
 
 A frozen language model is no part of this module's state: it is neither trained nor saved here.
 """
@@ -84,7 +85,7 @@ class LLMCTR(nn.Module):
         self.projector = Projector(width, config.d_projector, d_model, n_slots=self.n_soft, rms=rms)
         self.bias = nn.Parameter(torch.tensor(0.0))
         if config.form == "residual":
-            self.share = nn.Parameter(torch.zeros(2 if config.reads_title else 1))
+            self.share = nn.Parameter(torch.tensor(0.0))
             self.confidence = nn.Linear(1, d_model)  # the baseline's logit as one more token
         else:
             self.bias.data.fill_(math.log(config.base_rate / (1 - config.base_rate)))
@@ -113,10 +114,8 @@ class LLMCTR(nn.Module):
         said, offset = self.say(batch)
         if self.config.form == "faithful":
             return said
-        share = self.share[0]
-        if self.config.reads_title:
-            share = share + self.share[1] * torch.as_tensor(batch["doubt"])
-        return offset + share * said
+        doubt = torch.as_tensor(batch["doubt"]) if self.config.reads_title else 1.0
+        return offset + self.share * doubt * said
 
     def say(self, batch: Mapping[str, Tensor | str]) -> tuple[Tensor, Tensor]:
         """The language model's own answer, and the baseline's logit.  -> (B,), (B,)"""

@@ -115,5 +115,5 @@ def learn_titles(
     )  # fmt: skip
     model.language.requires_grad_(False)
     with torch.no_grad():
-        model.share[1] = 1.0
+        model.share.fill_(1.0)
     return result
