@@ -209,8 +209,7 @@ def test_the_index_answers_at_a_glance(home):
     glance = found.all("dl")[0][1]
     assert "3 done" in glance
     assert "Last run 2026-11-20 10:00 UTC, 1 min 20 s" in glance
-    assert "SASRec, titles on histories: ndcg@10 0.0600, 0.0100 (20.0%) from GRU, which" in glance
-    assert "which is no clear difference" in glance
+    assert "SASRec, titles on histories: ndcg@10 0.0600, next GRU, 0.0100 (20.0%) away" in glance
     assert "8 metrics beyond the interval, 1 node with another result" in glance
     assert "2026-11-19 10:00 UTC" in glance
     text = found.text()
