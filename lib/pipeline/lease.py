@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lib.pipeline import Blocked
+from lib.pipeline.store import read_mapping
 
 __all__ = ["Lease", "process_stamp", "read_lease"]
 
@@ -32,16 +33,8 @@ def read_lease(folder: Path) -> dict[str, object] | None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return parse(file.read())
+            return read_mapping(folder / NAME)
     return None
-
-
-def parse(text: str) -> dict[str, object]:
-    """The content of a lease; one that was torn counts as empty."""
-    with suppress(ValueError):
-        content = json.loads(text)
-        return content if isinstance(content, dict) else {}
-    return {}
 
 
 class Lease:
@@ -58,14 +51,14 @@ class Lease:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with ExitStack() as stack:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-                stack.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(handle), self.path.stat()):
+                self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+                stack.callback(os.close, self.handle)
+                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(self.handle), self.path.stat()):
                     return False  # its last holder removed the file while we opened it
-                end_leftovers(parse(os.read(handle, 1_000_000).decode(errors="replace")))
-                os.ftruncate(handle, 0)
-                self.handle = handle
+                end_leftovers(read_mapping(self.path))
+                stack.callback(self.path.unlink, missing_ok=True)  # before it is unlocked
+                os.ftruncate(self.handle, 0)
                 self.note(worker=process_stamp(os.getpid()), **details)
                 self.held = stack.pop_all()
         except (BlockingIOError, FileNotFoundError):
@@ -81,13 +74,10 @@ class Lease:
     def note(self, **details: object) -> None:
         """Add to the lease, for example the kernel that must die with its worker."""
         self.content |= details
-        os.pwrite(self.handle, json.dumps(self.content).encode(), 0)
+        os.pwrite(self.handle, json.dumps(self.content).encode(), 0)  # it only grows
 
     def release(self) -> None:
-        if self.handle >= 0:
-            self.path.unlink(missing_ok=True)  # while it is locked: the next one makes its own
-            self.held.close()
-            self.handle = -1
+        self.held.close()
 
 
 def end_leftovers(lease: dict[str, object]) -> None:

@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +25,7 @@ from lib.pipeline.schema import Notebook
 __all__ = ["Execution", "clean_text", "hide_places", "to_text"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+USER_FOLDER = re.compile(r"(?<![\w.~])/(?:home|Users)/[^/\s'\"\\]+|(?<![\w.~])/root(?=/)")
 
 
 def clean_text(text: str) -> str:
@@ -37,10 +38,14 @@ def clean_text(text: str) -> str:
 
 
 def hide_places(text: str, root: Path) -> str:
-    """Text without the absolute paths of this machine."""
-    for place, shown in ((root, ""), (CODE_ROOT, ""), (Path(sys.prefix), ""), (Path.home(), "~/")):
-        text = text.replace(f"{place}/", shown)
-    return text
+    """Text without the absolute paths of this machine and the names of its users.
+
+    >>> hide_places("/work/lib/a.py /home/ada/b", Path("/work"))
+    'lib/a.py ~/b'
+    """
+    for place in (root, CODE_ROOT, Path(sys.prefix)):
+        text = text.replace(f"{place}/", "").replace(str(place), ".")
+    return USER_FOLDER.sub("~", text.replace(f"{Path.home()}/", "~/"))
 
 
 def cell_titles(cells: list[Notebook]) -> list[str]:
@@ -118,16 +123,14 @@ class Execution:
                 self.peak_bytes = max(self.peak_bytes, used)
             self.watch()
 
-    def run(
-        self, parameters: Mapping[str, object], environment: Mapping[str, str], folder: Path,
-        root: Path, log: TextIO,
-    ) -> None:  # fmt: skip
-        """Run all cells in a kernel of their own; what went wrong is in ``error``."""
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keep watch over what happens inside; what went wrong there is in ``error``."""
         over = threading.Event()
         watcher = threading.Thread(target=self.keep_watch, args=(over,), daemon=True)
         watcher.start()
         try:
-            self.execute(parameters, dict(environment), folder, root, log)
+            yield
         except Exception as error:  # noqa: BLE001 - whatever it was, the caller tells it apart
             self.error = error
         finally:
@@ -140,6 +143,7 @@ class Execution:
         self, parameters: Mapping[str, object], environment: dict[str, str], folder: Path,
         root: Path, log: TextIO,
     ) -> None:  # fmt: skip
+        """Run all cells in a kernel of their own."""
         # papermill imports a grammar of internationalised addresses (1.4 s), one of durations
         # (0.1 s) and pyarrow (0.15 s), of no use here; a None makes their import fail at once.
         for unused in ("rfc3987_syntax", "isoduration", "pyarrow"):

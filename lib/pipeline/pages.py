@@ -1,54 +1,63 @@
-"""Hands the state of a profile to the page builder, unless nothing that it shows has changed."""
+"""Hands the nodes of a profile to the page builder, unless nothing that they show has changed."""
 
 import sys
 import traceback
+from contextlib import suppress
 
-from lib.data.files import write_atomic
+from lib.data.files import write_json
+from lib.pipeline import WrongUse
 from lib.pipeline.keys import Hashes, digest
 from lib.pipeline.plan import plan
 from lib.pipeline.profile import CODE_ROOT, Home, Profile
-from lib.pipeline.store import Store
+from lib.pipeline.schema import read_notebook
+from lib.pipeline.store import Store, read_mapping
+from lib.pipeline.surroundings import title_of
+from lib.report.nodes import Node
 
-__all__ = ["page_states", "render_pages"]
+__all__ = ["gather", "render_pages"]
 
 
-def page_states(home: Home, profile: Profile) -> dict[str, dict[str, object]]:
-    """For each node its state as a reader sees it: done, stale, failed, blocked or not run."""
-    store, states = Store(home, profile.name), dict[str, dict[str, object]]()
-    steps = plan(home, profile, profile.order(), Hashes(home.store), lenient=True)
-    for name, step in steps.items():
-        state: str = step.state
+def gather(home: Home, profile: Profile, hashes: Hashes) -> list[Node]:
+    """The nodes by number, in the state that a reader sees: also stale, failed or not run."""
+    store, found = Store(home, profile.name), list[Node]()
+    for name, step in plan(home, profile, profile.order(), hashes, lenient=True).items():
+        result, error, node = store.current(name), store.failure(name), profile.nodes[name]
+        state, title = str(step.state), name
         if state in {"run", "maybe"}:
-            state = "stale" if store.current(name) else "not run"
-        if state != "done" and store.failure(name):
+            state = "stale" if result else "not run"
+        if state != "done" and error:
             state = "failed"
-        states[name] = {
-            "state": state, "reason": "; ".join(step.reasons),
-            "notebook": profile.nodes[name].notebook, "uses": sorted(profile.nodes[name].needs),
-            "used_by": sorted(n for n, other in profile.nodes.items() if name in other.needs),
-        }  # fmt: skip
-    return states
+        with suppress(WrongUse):
+            title = title_of(read_notebook(home.notebook(node.notebook))) or name
+        used_by = [n for n, other in sorted(profile.nodes.items()) if name in other.needs]
+        found.append(Node(name, state, title, node.notebook, sorted(node.needs), used_by,
+                          "; ".join(step.reasons), result, error or {}))  # fmt: skip
+    return sorted(found, key=lambda node: node.notebook[:2])
 
 
 def render_pages(home: Home, profile: Profile) -> bool:
     """Bring ``reports/`` up to date; a page that cannot be made is told, results stay."""
-    store, hashes = Store(home, profile.name), Hashes(home.store)
-    states = page_states(home, profile)
-    keys = {name: result.key for name in states if (result := store.current(name))}
-    failures = {name: store.failure(name) for name in states}
-    sources = [*home.root.glob("notebooks/*.ipynb"), *(CODE_ROOT / "lib/report").rglob("*.*")]
-    texts = sorted(hashes.of(path) for path in sources if path.suffix != ".pyc")
-    shown, stamp = digest([states, keys, failures, texts]), store.root / "rendered"
-    if stamp.exists() and stamp.read_text() == shown and (home.root / "reports").exists():
+    hashes, stamp = Hashes(home.store), home.store / profile.name / "rendered.json"
+    nodes, shown, before = gather(home, profile, hashes), dict[str, str](), read_mapping(stamp)
+    code = [hashes.of(path) for path in sorted((CODE_ROOT / "lib/report").rglob("*.*"))
+            if path.suffix != ".pyc"]  # fmt: skip
+    for node in nodes:
+        source = home.notebook(node.notebook)
+        seen = {**vars(node), "result": node.result and node.result.key, "code": code,
+                "all": [other.name for other in nodes],
+                "source": hashes.of(source) if source.is_file() else ""}  # fmt: skip
+        shown[node.name] = digest(seen)
+    if shown == before and (home.root / "reports").exists():
         return True
     try:
         from lib.report.render import render_all
 
-        index = render_all(home.root, profile.name, states)
+        same = {name for name in shown if shown[name] == before.get(name)}
+        index = render_all(home.root, profile.name, nodes, profile.about, same)
     except Exception as error:  # noqa: BLE001 - pages never undo what notebooks finished
         told = "".join(traceback.format_exception(error)[-3:])
         print(f"the pages could not be made: {error!r}\n{told}", file=sys.stderr)
         return False
-    write_atomic(stamp, shown.encode())
+    write_json(stamp, shown)
     print(f"pages: {index.relative_to(home.root)}")
     return True

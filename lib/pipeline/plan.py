@@ -1,6 +1,6 @@
 """What to run, in which order, and why: pure functions that read the store and change nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from lib.pipeline.profile import Home, Node, Profile
 from lib.pipeline.schema import Notebook, check_parameters, nearest, parse_schema, read_notebook
 from lib.pipeline.store import Store
 
-__all__ = ["Input", "State", "Step", "examine", "node_parameters", "plan", "select"]
+__all__ = ["Input", "State", "Step", "examine", "node_parameters", "plan", "select", "some"]
 
 State = Literal["done", "run", "maybe", "corrupt", "blocked"]
 
@@ -126,16 +126,27 @@ def changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, 
     """What differs between two keys, part by part.
 
     >>> changes({"param.lr": 0.1, "code": "a"}, {"param.lr": 0.2, "code": "b"})
-    ('code changed', 'param.lr 0.1 → 0.2')
+    ('param.lr 0.1 → 0.2', 'code changed')
     """
-    told = []
+    told, kinds = list[str](), dict[str, list[str]]()
     for part in sorted(old.keys() | new.keys()):
         if part not in old or part not in new:
-            told.append(f"{part} {'is new' if part in new else 'is no longer used'}")
+            kinds.setdefault("is new" if part in new else "is no longer used", []).append(part)
+        elif old[part] != new[part] and part.startswith(("param.", "python", "device", "seed")):
+            told.append(f"{part} {old[part]} → {new[part]}")
         elif old[part] != new[part]:
-            plain = part.startswith("param.") or part in {"python", "device", "seed", "schema"}
-            told.append(f"{part} {old[part]} → {new[part]}" if plain else f"{part} changed")
-    return tuple(told)
+            kinds.setdefault("changed", []).append(part)
+    return (*told, *(f"{some(parts)} {what}" for what, parts in kinds.items()))
+
+
+def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """The first few of many.
+
+    >>> some("abcde")
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
 
 
 def select(profile: Profile, only: set[str], start: set[str], until: set[str]) -> list[str]:
@@ -165,10 +176,11 @@ def plan(
             if not lenient:
                 raise
             step = Step(name, "blocked", (str(error),))
-        needs = {need: steps[need].state for need in profile.nodes[name].needs if need in steps}
+        uses = sorted(profile.nodes[name].needs)
+        needs = {need: steps[need].state for need in uses if need in steps}
         required = profile.nodes[name].requires
         stuck = [need for need in needs if needs[need] == "blocked" and need in required]
-        moving = sorted(need for need, state in needs.items() if state not in {"done", "blocked"})
+        moving = [need for need, state in needs.items() if state not in {"done", "blocked"}]
         if stuck:
             step = Step(name, "blocked", (f"needs {stuck[0]}, which is blocked",))
         elif moving and step.state != "run" and "data/raw/" not in "".join(step.reasons):

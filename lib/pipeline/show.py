@@ -6,6 +6,7 @@ from typing import Any
 
 from lib.pipeline.failure import describe_failure
 from lib.pipeline.notebook import clean_text
+from lib.pipeline.plan import some
 from lib.pipeline.profile import Profile
 from lib.pipeline.store import Store, read_mapping
 
@@ -41,15 +42,14 @@ class Reporter:
 
     def expected(self, name: str) -> float:
         """How long the node took before, in seconds; 0 where nobody knows."""
-        result = self.store.current(name) or next(iter(self.store.results(name)), None)
-        seconds = result.record.get("seconds") if result else 0.0
-        return seconds if isinstance(seconds, float) else 0.0
+        earlier = self.store.results(name)
+        return float(earlier[0].record.get("seconds", 0.0)) if earlier else 0.0
 
     def started(self, name: str, reasons: Sequence[str]) -> None:
         self.running[name] = time.monotonic()
         earlier = self.earlier[name] = self.expected(name)
         about = f", about {earlier:.0f} s" if earlier else ""
-        shown = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if reasons[3:] else "")
+        shown = some(reasons, between="; ")
         self.say(f"▸ {name}: {self.profile.nodes[name].notebook} ({shown}{about})")
 
     def ended(self, name: str, state: str, seconds: float, message: str) -> None:
@@ -96,8 +96,7 @@ class Reporter:
             table.add_row(name, "running", Text(clean_text(self.activity(name))), until)
         waiting = [n for n in self.chosen if n not in self.over and n not in self.running]
         if waiting:
-            more = f" and {len(waiting) - 4} more" if waiting[4:] else ""
-            table.add_row("", "waiting", Text(", ".join(waiting[:4]) + more), "")
+            table.add_row("", "waiting", Text(some(waiting)), "")
         over, spent = len(self.over), time.monotonic() - self.began
         table.add_row("", f"{over}/{len(self.chosen)}", f"over after {spent:.0f} s", "")
         return table

@@ -57,6 +57,12 @@ class Result:
         """What the key was made from: name -> hash or value."""
         return mapping(self.manifest["components"])
 
+    def file(self, name: str) -> Path:
+        """A file of this result by its name in the manifest; no other name leads anywhere."""
+        if name not in self.manifest["files"]:
+            raise FileNotFoundError(f"{self.node} has no file {name!r}")
+        return self.folder / name
+
     def output(self, sub: str) -> Path:
         return self.folder / "outputs" / sub if sub else self.folder / "outputs"
 

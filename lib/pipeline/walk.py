@@ -1,8 +1,7 @@
 """Walks the graph: examines each node when its inputs are there, and runs what has to run."""
 
 import time
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -35,7 +34,6 @@ def walk(
     A node whose optional input failed runs without it.
     """
     needs = {name: profile.nodes[name].needs & set(chosen) for name in chosen}
-    behind = longest_ways(needs)
     sorter = TopologicalSorter(needs)
     sorter.prepare()
     words = ["--profile", profile.name, *["--force"] * force, *["--follow"] * follow]
@@ -61,7 +59,7 @@ def walk(
                 settle(name, Outcome("restored" if step.reasons else "done"))
             else:
                 waiting.append(step)
-        waiting.sort(key=lambda step: -behind[step.node])  # what most stands on goes first
+        waiting.sort(key=lambda step: -len(profile.downstream({step.node})))  # most stands on it
         for step in list(waiting):
             node = profile.nodes[step.node]
             if not keep_going and any(o.state == "failed" for o in outcomes.values()):
@@ -79,19 +77,6 @@ def walk(
                 settle(step.node, Outcome(state, time.monotonic() - started, message))
             reporter.tick()
     return outcomes
-
-
-def longest_ways(needs: Mapping[str, AbstractSet[str]]) -> dict[str, int]:
-    """How many nodes follow each one on the longest way to an end of the graph.
-
-    >>> longest_ways({"a": set(), "b": {"a"}, "c": {"b"}, "d": {"a"}})
-    {'a': 2, 'b': 1, 'c': 0, 'd': 0}
-    """
-    ways = dict.fromkeys(needs, 0)
-    for name in reversed(tuple(TopologicalSorter(needs).static_order())):
-        for need in needs[name]:
-            ways[need] = max(ways[need], ways[name] + 1)
-    return ways
 
 
 def arrive(home: Home, profile: Profile, name: str, hashes: Hashes, force: bool) -> Step:

@@ -24,7 +24,7 @@ from lib.pipeline.notebook import Execution, clean_text, to_text
 from lib.pipeline.plan import Step, examine
 from lib.pipeline.profile import Home, Profile
 from lib.pipeline.schema import read_notebook
-from lib.pipeline.store import Json, Store, folder_bytes, mapping
+from lib.pipeline.store import Json, Store, mapping
 from lib.pipeline.surroundings import git_state, kernel_environment, memory_bytes, title_of
 
 __all__ = ["run_one", "watch_parent"]
@@ -48,7 +48,7 @@ def watch_parent() -> None:
 def run_one(home: Home, profile: Profile, name: str, *, force: bool, follow: bool) -> str:
     """Run one node unless it is complete; returns ``done`` or ``ran``."""
     store, hashes = Store(home, profile.name), Hashes(home.store)
-    forced_at, lease = time.time_ns(), Lease(store.folder(name))
+    lease = Lease(store.folder(name))
 
     def complete(force: bool) -> Step | None:
         """None for a complete node, else what has to run."""
@@ -68,30 +68,15 @@ def run_one(home: Home, profile: Profile, name: str, *, force: bool, follow: boo
             if STOP.wait(0.2):  # another runner is at it: its result will do for us too
                 raise SystemExit(143)
         store.sweep(name)
-        fresh = store.result(name, step.key)
-        made = fresh is not None and int(fresh.manifest.get("made_ns", 0)) > forced_at
-        if (step := complete(force and not made)) is None:
+        if (step := complete(force)) is None:
             return "done"
         if step.state == "corrupt" and (bad := store.result(name, step.key)):
             store.quarantine(bad)
-        check_space(store, name)
         Attempt(home, profile, step, lease, follow).run(hashes)
         return "ran"
     finally:
         hashes.save()
         lease.release()
-
-
-def check_space(store: Store, name: str) -> None:
-    """Refuse to start where the last result would not fit again."""
-    last = store.current(name)
-    need = int(folder_bytes(last.folder) * 1.1) if last else 0
-    free = shutil.disk_usage(store.folder(name)).free
-    if need > free:
-        raise Blocked(
-            f"disk full: the last result has {need / MEGA:.1f} MB, {free / MEGA:.1f} MB are free, "
-            f"{(need - free) / MEGA:.1f} MB are missing; free space or `run_all.py gc --keep 1`"
-        )
 
 
 class Attempt:
@@ -151,7 +136,8 @@ class Attempt:
         run, given = self.execution, {n: self.step.parameters[n] for n in self.node.params}
         with self.log.open("w", encoding="utf-8", buffering=1) as log:
             variables = kernel_environment(self.home, self.node, work)
-            run.run(given, variables, work / "cwd", self.home.root, log)
+            with run.watched():
+                run.execute(given, variables, work / "cwd", self.home.root, log)
         # what libraries wrote past Python may hold codes
         self.log.write_text(clean_text(self.log.read_text("utf-8", "replace")), encoding="utf-8")
         if STOP.is_set():
@@ -195,7 +181,7 @@ class Attempt:
             print(f"  cell {run.cell}/{count}: {run.title[:100]}", file=sys.stderr)
 
     def check(self, work: Path) -> Json:
-        """What ``run.finish`` left, believing nothing: the nonce, every file, every number."""
+        """What ``run.finish`` left: its nonce, and every file; it refuses numbers like NaN."""
         finished = mapping(read_json(work / "finish.json"))
         if finished.get("nonce") != self.nonce:
             raise NotebookFailed("finish.json is not from this run; only `run.finish()` writes it")
@@ -205,9 +191,6 @@ class Attempt:
                 f"declared but not written: {', '.join(missing[:5])}; "
                 "write it to the path that `run.path` gave, or do not ask for one"
             )
-        for metric in finished["metrics"]:
-            if not abs(float(metric["value"])) < float("inf"):
-                raise NotebookFailed(f"metric {metric['name']} is {metric['value']}, not finite")
         return finished
 
     def record(self, work: Path, finished: Json) -> None:
@@ -235,7 +218,7 @@ class Attempt:
         } for path in sorted(work.rglob("*")) if path.is_file()}  # fmt: skip
         write_json(work / "manifest.json", shared | {
             "profile": self.profile.name, "key": step.key, "components": step.parts,
-            "files": files, "made": datetime.now(UTC).isoformat(), "made_ns": time.time_ns(),
+            "files": files, "made": datetime.now(UTC).isoformat(),
         })  # fmt: skip
 
     def problem(self, error: RunnerError | OSError, work: Path) -> Json:

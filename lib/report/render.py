@@ -1,29 +1,29 @@
 """Writes the pages of a profile: one per node, the index, and ``reports/metrics.json``.
 
 The index of ``demo`` is ``reports/index.html``; others are ``reports/<profile>/index.html``, linked
-from there. A page whose content key is unchanged is left alone, so nothing-to-do is cheap.
+from there. A page that would be the same is left alone.
 """
 
-import hashlib
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lib.data.files import sha256_of, write_atomic, write_json
+from lib.data.files import write_atomic
+from lib.pipeline.notebook import hide_places
 from lib.pipeline.profile import Home
 from lib.pipeline.store import Json, Store
-from lib.report.metrics import collect, profiles
-from lib.report.nodes import Node, State, gather, places
-from lib.report.notebook import code_html, markdown_html, table_html
+from lib.report.metrics import collect, profiles, read_record
+from lib.report.nodes import Node, places
+from lib.report.notebook import code_html, markdown_html
 from lib.report.page import build
 from lib.report.summary import find_wins, moved_table, since_last_run, win_table
-from lib.report.text import cut, duration, make_scrub, moment, size, tidy
+from lib.report.text import cut, duration, moment, size, tidy
 
 __all__ = ["render_all"]
 
@@ -35,69 +35,65 @@ LISTING = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>l
 </head><body><main><h1>lingrec</h1><p><!--profiles--><!--/profiles--></p></main></body></html>"""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What all pages of one profile share."""
-
-    store: Store
-    nodes: list[Node]
-    links: dict[str, str]  # notebook -> page of the first node that runs it
-    environment: Environment
-    code: list[str]  # hashes of the renderer itself: other code makes other pages
-
-    @property
-    def folder(self) -> Path:
-        return self.store.home.root / "reports" / self.store.profile
-
-    @property
-    def index(self) -> Path:
-        is_first = self.store.profile == FIRST_PROFILE
-        return (self.folder.parent if is_first else self.folder) / "index.html"
-
-    def write(self, path: Path, template: str, seen: Json, make: Callable[[], Json]) -> None:
-        """Make a page from what is seen and made, unless it was made from the same already."""
-
-        def plain(value: Node) -> Json:  # a result enters through its manifest
-            fields = {name: getattr(value, name) for name in value.__slots__}
-            return fields | {"result": value.result and value.result.manifest}
-
-        told = json.dumps([self.code, self.links, seen], sort_keys=True, default=plain)
-        key = hashlib.sha256(told.encode()).hexdigest()
-        if not path.is_file() or key not in path.read_text("utf-8")[:400]:
-            context = {"profile": self.store.profile, "key": key, **seen, **make()}
-            html = self.environment.get_template(template).render(context)
-            write_atomic(path, html.strip().encode("utf-8", "replace") + b"\n")
-
-
-def render_all(home: Path, profile: str, states: Mapping[str, State]) -> Path:
+def render_all(
+    home: Path, profile: str, nodes: Sequence[Node], about: str = "",
+    same: Set[str] = frozenset(),
+) -> Path:  # fmt: skip
     """Bring the pages of ``profile`` up to date and return the path of its index.
 
-    ``states``: node -> {state, title, notebook, uses, used_by, reason} in the order to show.
+    The pages of the nodes in ``same`` are left alone where they are.
     """
     store, reports = Store(Home(home), profile), home / "reports"
-    nodes = gather(store, states)
+    folder, first = reports / profile, reports / "index.html"
+    index = first if profile == FIRST_PROFILE else folder / "index.html"
     links = {node.notebook: f"{node.name}.html" for node in reversed(nodes) if node.notebook}
-    code = [sha256_of(path) for path in sorted([*HERE.glob("*.py"), *HERE.glob("template/*")])]
-    site = Site(store, nodes, links, _environment(home, links), code)
-    written = {"index.html"}.union(*(_write_node(site, place) for place in range(len(nodes))))
-    for old in site.folder.glob("*.html"):
-        if old.name not in written:
-            old.unlink()  # its node is no longer part of the profile
-    _write_index(site)
+    environment = _environment(home, links)
+    environment.globals |= {"profile": profile, "nodes": nodes, "about": about}
+
+    def write(path: Path, context: Json) -> None:
+        template = environment.get_template("index.j2" if path == index else "node.j2")
+        html = template.render(context).strip() + "\n"
+        _write(path, html.encode("utf-8", "replace"))
+
+    for place, node in enumerate(nodes):
+        if node.name not in same or not (folder / f"{node.name}.html").is_file():
+            for name, context in _pages_of_node(store, nodes, place):
+                write(folder / name, context | {"index": os.path.relpath(index, folder)})
+    names = {f"{node.name}{kind}" for node in nodes
+             for kind in ("", ".last-good")[: 1 + (node.state == "failed")]}  # fmt: skip
+    for old in folder.glob("*.html"):
+        if old != index and old.stem not in names:
+            old.unlink()
+    write(index, _index(store, nodes) | {
+        "pages": "" if index.parent == folder else f"{profile}/",
+        "others": _others(reports) if index == first else "",
+    })  # fmt: skip
     rows = [row for name in profiles(home) for row in collect(home, name)]
-    target = reports / "metrics.json"
-    if not target.is_file() or json.loads(target.read_text("utf-8")) != rows:
-        write_json(target, rows)
-    _link_profiles(reports)
-    return site.index
+    text = json.dumps(rows, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    _write(reports / "metrics.json", text.encode() + b"\n")
+    before = first.read_text("utf-8") if first.is_file() else LISTING
+    _write(first, PROFILES.sub(lambda _: _others(reports), before).encode())
+    return index
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def _others(reports: Path) -> Markup:
+    """The list of profiles beside the first one, between marks by which it is found again."""
+    names = sorted(path.parent.name for path in reports.glob("*/index.html"))
+    links = ", ".join(f'<a href="{escape(name)}/index.html">{escape(name)}</a>' for name in names)
+    told = "Other profiles: " if links else ""
+    return Markup(f"<!--profiles-->{told}{links}<!--/profiles-->")
 
 
 def _environment(home: Path, links: Mapping[str, str]) -> Environment:
     """Jinja that escapes everything, shows hidden characters and keeps private paths off pages."""
-    scrub = make_scrub(home)
 
     def clean(value: object) -> str:
-        return tidy(scrub(str(value)))
+        return tidy(hide_places(str(value), home))
 
     environment = Environment(
         loader=FileSystemLoader(HERE / "template"), autoescape=True, undefined=StrictUndefined,
@@ -108,69 +104,41 @@ def _environment(home: Path, links: Mapping[str, str]) -> Environment:
         "cut": cut, "duration": duration, "moment": moment, "size": size,
         "code": lambda source: code_html(clean(source)),
         "markdown": lambda source: markdown_html(clean(source), links),
-        "table_html": lambda html: table_html(clean(html)),
     }  # fmt: skip
     style = Markup((HERE / "template" / "style.css").read_text("utf-8"))
     environment.globals |= {"marks": MARKS, "style": style}
     return environment
 
 
-def _write_node(site: Site, place: int) -> set[str]:
-    """Write a node's page, and beside a failure the page of the last good result."""
-    node, names, store = site.nodes[place], [node.name for node in site.nodes], site.store
-    source = store.home.notebook(node.notebook)
-    seen = {
-        "node": node, "known": names, "prose": sha256_of(source) if source.is_file() else "",
-        "before": names[place - 1] if place else "", "after": "".join(names[place + 1 : place + 2]),
-        "index": "index.html" if site.index.parent == site.folder else "../index.html",
-    }  # fmt: skip
+def _pages_of_node(store: Store, nodes: Sequence[Node], place: int) -> Iterator[tuple[str, Json]]:
+    """The page of a node, and beside a failure the page of the last good result."""
+    node, names = nodes[place], [node.name for node in nodes]
     failed, result = node.state == "failed", node.result
-    last_good = f"{node.name}.last-good.html" if failed and result else ""
-    folder = result.folder if result and not failed else store.folder(node.name) / "failed"
-    now = {**seen, "state": node.state, "error": node.error, "last_good": last_good}
-    site.write(site.folder / f"{node.name}.html", "node.j2", now,
-               lambda: build(node, source, folder, None if failed else result))  # fmt: skip
-    if failed and result:
-        good = {**seen, "state": "last good result", "error": {}, "last_good": ""}
-        site.write(site.folder / last_good, "node.j2", good,
-                   lambda: build(node, source, result.folder, result))  # fmt: skip
-    return {f"{node.name}.html", last_good}
-
-
-def _write_index(site: Site) -> None:
-    history, profile = site.store.runs(), site.store.profile
-
-    def make() -> Json:
-        wins, since = find_wins(site.nodes), since_last_run(site.store, site.nodes)
-        return {
-            "counts": list(Counter(node.state for node in site.nodes).items()),
-            "last": history[-1] if history else {}, "compared": len(history) > 1,
-            "wins": wins, "win_table": win_table(wins), "since": since,
-            "moved": sum(len(change.moved) for change in since.changes),
-            "moved_table": moved_table(since.changes), "places": places(site.nodes),
-            "others": Markup("<!--profiles--><!--/profiles-->"),
+    source, last = store.home.notebook(node.notebook), f"{node.name}.last-good.html"
+    seen: Json = {
+        "node": node, "known": names, "before": names[place - 1] if place else "",
+        "after": "".join(names[place + 1 : place + 2]), "error": {}, "last_good": "",
+    }  # fmt: skip
+    if failed:
+        folder = store.folder(node.name) / "failed"
+        built = build(read_record(None), (), None, folder, source)
+        yield f"{node.name}.html", {
+            **seen, **built, "state": "failed", "error": node.error,
+            "last_good": last if result else "",
         }  # fmt: skip
-
-    seen = {"nodes": site.nodes, "history": history, "about": _about(site.store),
-            "pages": "" if site.index.parent == site.folder else f"{profile}/"}  # fmt: skip
-    site.write(site.index, "index.j2", seen, make)
-
-
-def _link_profiles(folder: Path) -> None:
-    """Keep the list of profiles in ``reports/index.html``; make a plain one where there is none."""
-    names = sorted(path.parent.name for path in folder.glob("*/index.html"))
-    links = ", ".join(f'<a href="{escape(name)}/index.html">{escape(name)}</a>' for name in names)
-    first = folder / "index.html"
-    before = first.read_text("utf-8") if first.is_file() else LISTING
-    block = f"<!--profiles-->{'Other profiles: ' * bool(links)}{links}<!--/profiles-->"
-    after = PROFILES.sub(lambda _: block, before)
-    if after != before or not first.is_file():
-        write_atomic(first, after.encode())
+    if result or not failed:
+        folder = result.folder if result else store.folder(node.name)
+        built = build(node.record, node.metrics, result, folder, source)
+        name = last if failed else f"{node.name}.html"
+        yield name, {**seen, **built, "state": "last good result" if failed else node.state}
 
 
-def _about(store: Store) -> str:
-    """The ``about:`` line of a profile; the runner has checked the rest of the file."""
-    path = store.home.root / "params" / f"{store.profile}.yaml"
-    text = path.read_text("utf-8", "replace") if path.is_file() else ""
-    match = re.search(r"^about:[ \t]*(.+)$", text, re.MULTILINE)
-    return match[1].strip().strip("\"'") if match else ""
+def _index(store: Store, nodes: Sequence[Node]) -> Json:
+    history, wins, since = store.runs(), find_wins(nodes), since_last_run(store, nodes)
+    return {
+        "counts": list(Counter(node.state for node in nodes).items()), "places": places(nodes),
+        "last": history[-1] if history else {}, "compared": len(history) > 1,
+        "wins": wins, "win_table": win_table(wins), "since": since,
+        "moved": sum(len(change.moved) for change in since.changes),
+        "moved_table": moved_table(since.changes),
+    }  # fmt: skip

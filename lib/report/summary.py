@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from typing import NamedTuple
 
-from lib.pipeline.store import Store, mapping
+from lib.pipeline.store import Store
 from lib.report.changes import Changes, compare
-from lib.report.metrics import Metric, merge_seeds
+from lib.report.metrics import Metric
 from lib.report.nodes import Node
 from lib.report.tables import Cell, Table, digits, metric_cell, number, shown
 from lib.report.text import cut
@@ -41,7 +42,7 @@ class Win:
     @property
     def lead(self) -> str:
         """The distance to the next row, absolute and relative to it."""
-        first, second = self.first.value or 0.0, self.second.value or 0.0
+        first, second = self.first.value, self.second.value
         relative = f" ({abs(first - second) / abs(second):.1%})" if second else ""
         return shown(abs(first - second), self.decimals) + relative
 
@@ -59,9 +60,10 @@ class Win:
 def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
     """For each node the data nodes that it stands on, without those that these stand on."""
     by_name = {node.name: node for node in nodes}
-    above = {node.name: set(node.uses) & by_name.keys() for node in nodes}
-    for _ in nodes:  # ends also where results of different ages use each other
-        above = {name: ups.union(*(above[up] for up in ups)) for name, ups in above.items()}
+    uses = {node.name: set(node.uses) & by_name.keys() for node in nodes}
+    above = dict[str, set[str]]()
+    for name in TopologicalSorter(uses).static_order():
+        above[name] = uses[name].union(*(above[up] for up in uses[name]))
     data = {name: [up for up in sorted(ups) if by_name[up].is_data] for name, ups in above.items()}
     return {name: tuple(up for up in ups if not any(up in above[other] for other in ups))
             for name, ups in data.items()}  # fmt: skip
@@ -70,23 +72,23 @@ def data_above(nodes: Sequence[Node]) -> dict[str, tuple[str, ...]]:
 def find_wins(nodes: Sequence[Node]) -> list[Win]:
     """One line per set of data: its metric with the most rivals.
 
-    Only rows that were measured on the same data, with the same n, compete.
+    Only rows that were measured on the same data, with the same n, compete; a row that several
+    nodes measured counts as the last of them has it.
     """
     data, verdicts = data_above(nodes), paired_verdicts(nodes)
-    groups: dict[tuple[tuple[str, ...], object], list[Metric]] = {}
+    groups: dict[tuple[tuple[str, ...], object], dict[str, Metric]] = {}
     for node in nodes:
         counts = node.state != "failed" and not node.is_data
         for metric in node.metrics if counts else ():
-            if metric.better and metric.value is not None and metric.segment == "all":
+            if metric.better and metric.segment == "all":
                 kind = (metric.name, metric.better, metric.unit, metric.n)
                 named = replace(metric, row=metric.row or node.name)
-                groups.setdefault((data[node.name] or (node.name,), kind), []).append(named)
+                groups.setdefault((data[node.name] or (node.name,), kind), {})[named.row] = named
     wins: dict[tuple[str, ...], Win] = {}
-    for (where, _), found in groups.items():
-        metrics = merge_seeds(found)
-        ranked = sorted((m for m in metrics if not m.is_ceiling), key=lambda m: -m.gain)
+    for (where, _), rows in groups.items():
+        ranked = sorted((m for m in rows.values() if not m.is_ceiling), key=lambda m: -m.gain)
         if len(ranked) > 1:
-            ceiling = next((m for m in metrics if m.is_ceiling), None)
+            ceiling = next((m for m in rows.values() if m.is_ceiling), None)
             first, second = ranked[:2]
             paired = verdicts.get((first.name, first.n, first.row, second.row), "")
             win = Win(where, first, second, ceiling, digits(ranked), len(ranked), paired)
@@ -104,7 +106,7 @@ def paired_verdicts(nodes: Sequence[Node]) -> dict[tuple[str, int | None, str, s
             continue
         import pyarrow.parquet as parquet  # 0.1 s, needed only where there is a leaderboard
 
-        measure = str(mapping(node.record.get("parameters")).get("measure"))
+        measure = str(node.record["parameters"].get("measure"))
         for line in parquet.read_table(path).to_pylist():
             if line["data"] == "ranking" and line.get("best_verdict"):
                 best, row = (str(line[name]).rpartition(": ")[2] for name in ("best", "row"))
@@ -124,15 +126,14 @@ def since_last_run(store: Store, nodes: Sequence[Node]) -> Since:
     """What changed since the newest run that left something else than what is there today."""
     today = {node.name: node.result for node in nodes if node.result}
     for run in reversed(store.runs()):
-        entries = {name: mapping(entry) for name, entry in run["nodes"].items() if name in today}
-        keys = {name: str(entry.get("key") or "")[:12] for name, entry in entries.items()
-                if entry.get("state") not in ("failed", "blocked")}  # fmt: skip
-        other = {n: store.result(n, key) for n, key in keys.items()
-                 if key and key != today[n].key}  # fmt: skip
+        keys = {name: entry["key"] for name, entry in run["nodes"].items()
+                if name in today and entry["state"] not in ("failed", "blocked")}  # fmt: skip
+        other = {name: store.result(name, key) for name, key in keys.items()
+                 if key and key != today[name].key}  # fmt: skip
         if other:
             changes = [compare(old, today[name]) for name, old in other.items() if old]
             gone = tuple(name for name, old in other.items() if not old)
-            return Since(run.get("started"), tuple(changes), gone)
+            return Since(run["started"], tuple(changes), gone)
     return Since()
 
 
@@ -141,20 +142,19 @@ def win_table(wins: Sequence[Win]) -> Table:
              "ceiling", "n")  # fmt: skip
     rows = []
     for win in wins:
-        first, second = win.first, win.second
+        first, second, ceiling = win.first, win.second, win.ceiling
         named = f"{first.name} ({first.unit})" if first.unit else first.name
         rows.append((
             Cell(" + ".join(win.data), header=True), Cell(cut(named, 60)), Cell(cut(first.row, 60)),
-            metric_cell(first, win.decimals, gap=""), Cell(cut(second.row, 60)),
-            number(shown(second.value, win.decimals), ""), number(win.lead, ""), Cell(win.verdict),
-            number(shown(win.ceiling.value if win.ceiling else None, win.decimals), "not known"),
+            metric_cell(first, win.decimals), Cell(cut(second.row, 60)),
+            number(shown(second.value, win.decimals)), number(win.lead), Cell(win.verdict),
+            number(shown(ceiling.value if ceiling else None, win.decimals), "not known"),
             number(shown(first.n), "not given"),
         ))  # fmt: skip
-    columns = tuple(Cell(head, number=i in (3, 5, 6, 8, 9)) for i, head in enumerate(heads))
     caption = "On each data set, the metric that most rows compete in: the best row and the next."
     notes = ("Brackets: 95 % interval.", "Ahead: the difference paired by user is beyond nought; "
              "where no leaderboard paired the two, their intervals are apart.")  # fmt: skip
-    return Table(caption, columns, tuple(rows), notes)
+    return Table(caption, heads, rows, notes)
 
 
 def moved_table(changes: Sequence[Changes], limit: int = 15) -> Table:
@@ -165,7 +165,6 @@ def moved_table(changes: Sequence[Changes], limit: int = 15) -> Table:
         names = (cut(change.any.name, 60), cut(change.any.where, 60) or "–")
         sides = [metric_cell(side, decimals, gap="absent") for side in (change.old, change.new)]
         rows.append((Cell(node, header=True), *map(Cell, names), *sides, Cell(change.verdict)))
+    more = [f"{len(moved) - limit} more: `run_all.py diff` lists all."] * (len(moved) > limit)
     heads = ("node", "metric", "row", "before", "now", "verdict")
-    columns = tuple(Cell(head, number=head in ("before", "now")) for head in heads)
-    more = f"{len(moved) - limit} more: `run_all.py diff` lists all." if len(moved) > limit else ""
-    return Table("Metrics beyond their intervals", columns, tuple(rows), (more,) if more else ())
+    return Table("Metrics beyond their intervals", heads, rows, more)

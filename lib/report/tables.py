@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib.report.metrics import Metric, merge_seeds
+from lib.report.metrics import Metric
 from lib.report.text import cut, short
 
 __all__ = ["Cell", "Table", "best", "data_table", "digits", "interval", "metric_cell",
@@ -31,14 +31,21 @@ class Cell:
 @dataclass(frozen=True, slots=True)
 class Table:
     caption: str
-    columns: Row
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
+    heads: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+
+    @property
+    def columns(self) -> Row:
+        """The heads as cells: to the right where numbers stand below."""
+        numeric = [any(row[i].number for row in self.rows) for i in range(len(self.heads))]
+        return tuple(Cell(head, number=n) for head, n in zip(self.heads, numeric, strict=True))
 
 
 def digits(column: Iterable[Metric]) -> int:
     """Decimals that show half an interval's width with two digits; else 4 significant ones."""
-    values = [m.value for m in column if m.value is not None]
+    column = list(column)
+    values = [m.value for m in column]
     if all(value == round(value) for value in values):
         return 0
     widths = sorted(m.high - m.low for m in column if m.low is not None and m.high is not None)
@@ -67,14 +74,16 @@ def interval(metric: Metric, decimals: int) -> str:
     return f"[{shown(metric.low, decimals)}, {shown(metric.high, decimals)}]"
 
 
-def number(text: str, gap: str) -> Cell:
+def number(text: str, gap: str = "") -> Cell:
     """A cell for a number, or for the reason why there is none."""
     return Cell(text or gap, number=True, missing=not text)
 
 
-def metric_cell(metric: Metric | None, decimals: int, *, gap: str, is_best: bool = False) -> Cell:
+def metric_cell(
+    metric: Metric | None, decimals: int, *, gap: str = "", is_best: bool = False
+) -> Cell:
     """The value of a metric with its interval."""
-    if metric is None or metric.value is None:
+    if metric is None:
         return number("", gap)
     text, note = shown(metric.value, decimals), interval(metric, decimals)
     return Cell(text, note, number=True, best=is_best)
@@ -84,7 +93,7 @@ def best(metrics: Iterable[Metric]) -> list[Metric]:
     """The best rows of each metric and segment, where at least two compete."""
     groups: dict[object, list[Metric]] = {}
     for metric in metrics:
-        if metric.better and metric.value is not None and not metric.is_ceiling:
+        if metric.better and not metric.is_ceiling:
             groups.setdefault((metric.name, metric.segment), []).append(metric)
     rivals = [group for group in groups.values() if len(group) > 1]
     return [m for group in rivals for m in group if m.gain == max(r.gain for r in group)]
@@ -92,9 +101,8 @@ def best(metrics: Iterable[Metric]) -> list[Metric]:
 
 def metric_tables(metrics: Sequence[Metric]) -> list[Table]:
     """All metrics of a node: those over everything first, then those of segments."""
-    found = merge_seeds(metrics)
-    parts = {"Metrics": [m for m in found if m.segment == "all"],
-             "Metrics by segment": [m for m in found if m.segment != "all"]}  # fmt: skip
+    parts = {"Metrics": [m for m in metrics if m.segment == "all"],
+             "Metrics by segment": [m for m in metrics if m.segment != "all"]}  # fmt: skip
     return [_metric_table(caption, part) for caption, part in parts.items() if part]
 
 
@@ -106,49 +114,42 @@ def _metric_table(caption: str, found: list[Metric]) -> Table:
     notes = [f"{ARROWS[word]} {word} is better." for word in ("higher", "lower")
              if any(m.better == word for m in found)]  # fmt: skip
     notes += ["Brackets: 95 % interval."] if any(m.low is not None for m in found) else []
-    if any(len(m.seeds) > 1 for m in found):
-        notes.append("Several seeds: their mean, and the span of all their intervals.")
+    top = best(found)
     if len(lines) > 1 and dense and len(names) <= MAX_METRICS:
-        heads, rows = _wide(found, names, lines)
+        heads, rows = _wide(found, top, names, lines)
     else:
-        heads, rows = _long(found)
+        heads, rows = _long(found, top)
     alone = f" of {lines[0][0]}" if len(lines) == 1 and lines[0][0] else ""
     # columns in which no row has anything to say are left out
-    silent = {"row": {"–", lines[0][0] if alone else ""}, "segment": {"all"}, "n": {"not given"},
-              "95 % interval": {"no interval"}, "seed": {"not given"}}  # fmt: skip
+    silent = {"row": {"–", lines[0][0] if alone else ""}, "segment": {"all"},
+              "n": {"not given"}, "seed": {"not given"}}  # fmt: skip
     keep = [i for i, head in enumerate(heads)
-            if i == 0 or {row[i].text for row in rows} - silent.get(head.text, set())]  # fmt: skip
-    return Table(f"{caption}{alone}", tuple(heads[i] for i in keep),
-                 tuple(tuple(row[i] for i in keep) for row in rows), tuple(notes))  # fmt: skip
+            if i == 0 or {row[i].text for row in rows} - silent.get(head, set())]  # fmt: skip
+    return Table(f"{caption}{alone}", [heads[i] for i in keep],
+                 [tuple(row[i] for i in keep) for row in rows], notes)  # fmt: skip
 
 
-def _long(found: list[Metric]) -> tuple[Row, list[Row]]:
-    top, rows = best(found), list[Row]()
+def _long(found: list[Metric], top: list[Metric]) -> tuple[list[str], list[Row]]:
+    rows = list[Row]()
     for metric in found:
-        decimals = digits([metric])
-        value = metric_cell(metric, decimals, gap="no value", is_best=metric in top)
-        span = number(interval(metric, decimals), "no interval")
+        value = metric_cell(metric, digits([metric]), is_best=metric in top)
         where = (Cell(metric.row or "–"), Cell(metric.segment))
-        cells = (*where, replace(value, note=""), span, *_size(metric))
-        rows.append((Cell(_title(metric), header=True), *cells))
-    numbers = [Cell(name, number=True) for name in ("value", "95 % interval", "n", "seed")]
-    return (Cell("metric"), Cell("row"), Cell("segment"), *numbers), rows
+        rows.append((Cell(_title(metric), header=True), *where, value, *_size(metric)))
+    return ["metric", "row", "segment", "value", "n", "seed"], rows
 
 
 def _wide(
-    found: list[Metric], names: list[str], lines: list[tuple[str, str]]
-) -> tuple[Row, list[Row]]:
-    top, at = best(found), {(m.name, m.row, m.segment): m for m in found}
-    columns = {name: [m for m in found if m.name == name] for name in names}
-    rows = []
-    for row, segment in lines:
-        some = [metric for name in names if (metric := at.get((name, row, segment)))]
-        cells = [metric_cell(metric, digits(columns[name]), is_best=metric in top,
-                             gap="no value" if metric else "not measured")
-                 for name in names for metric in [at.get((name, row, segment))]]  # fmt: skip
-        rows.append((Cell(row or "–", header=True), Cell(segment), *cells, *_size(some[0])))
-    numbers = [_title(columns[name][0]) for name in names] + ["n", "seed"]
-    return (Cell("row"), Cell("segment"), *(Cell(name, number=True) for name in numbers)), rows
+    found: list[Metric], top: list[Metric], names: list[str], lines: list[tuple[str, str]]
+) -> tuple[list[str], list[Row]]:
+    columns = [[m for m in found if m.name == name] for name in names]
+    rows = list[Row]()
+    for line in lines:
+        at = {m.name: m for m in found if (m.row, m.segment) == line}
+        cells = [metric_cell(metric, digits(column), gap="not measured", is_best=metric in top)
+                 for column in columns for metric in [at.get(column[0].name)]]  # fmt: skip
+        size = _size(next(iter(at.values())))
+        rows.append((Cell(line[0] or "–", header=True), Cell(line[1]), *cells, *size))
+    return ["row", "segment", *(_title(column[0]) for column in columns), "n", "seed"], rows
 
 
 def _title(metric: Metric) -> str:
@@ -157,16 +158,16 @@ def _title(metric: Metric) -> str:
 
 
 def _size(metric: Metric) -> tuple[Cell, Cell]:
-    seeds = ", ".join(map(str, metric.seeds))
-    return number(shown(metric.n), "not given"), number(seeds, "not given")
+    seed = "" if metric.seed is None else str(metric.seed)
+    return number(shown(metric.n), "not given"), number(seed, "not given")
 
 
-def plain_table(caption: str, heads: Iterable[str], rows: Iterable[Sequence[object]]) -> Table:
+def plain_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Values as they are; what is empty says so."""
     lines = [(Cell(short(first), header=True),
               *(Cell("none", missing=True) if v in (None, "") else Cell(short(v)) for v in rest))
              for first, *rest in rows]  # fmt: skip
-    return Table(caption, tuple(map(Cell, heads)), tuple(lines))
+    return Table(caption, heads, lines)
 
 
 def data_table(path: Path, caption: str) -> Table:
@@ -176,15 +177,11 @@ def data_table(path: Path, caption: str) -> Table:
     file = parquet.ParquetFile(path)
     total = file.metadata.num_rows
     batch = next(file.iter_batches(batch_size=MAX_ROWS), None)
-    heads, columns = list[Cell](), list[list[Cell]]()
-    for name in file.schema_arrow.names:
-        if not name.startswith("__index_level"):
-            cells = _column(batch.column(name).to_pylist() if batch else [])
-            numeric = all(cell.number or cell.missing for cell in cells)
-            heads.append(Cell(name, number=numeric))
-            columns.append([replace(cell, number=numeric, header=not columns) for cell in cells])
+    heads = [name for name in file.schema_arrow.names if not name.startswith("__index_level")]
+    columns = [_column(batch.column(name).to_pylist()) for name in heads] if batch else []
+    rows = [(replace(first, header=True), *rest) for first, *rest in zip(*columns, strict=True)]
     note = (f"The first {MAX_ROWS} of {shown(total)} rows.",) if total > MAX_ROWS else ()
-    return Table(caption, tuple(heads), tuple(zip(*columns, strict=True)), note)
+    return Table(caption, heads, tuple(rows), note)
 
 
 def _column(values: Sequence[object]) -> list[Cell]:
@@ -193,7 +190,9 @@ def _column(values: Sequence[object]) -> list[Cell]:
     largest = max(map(abs, floats), default=0.0)
     most = min(8, max(0, 3 - math.floor(math.log10(largest)))) if largest else 0
     same = [d for d in range(most) if all(round(v, d) == round(v, most) for v in floats)]
-    return [_plain(value, min([*same, most])) for value in values]
+    cells = [_plain(value, min([*same, most])) for value in values]
+    numeric = all(cell.number or cell.missing for cell in cells)
+    return [replace(cell, number=numeric) for cell in cells]
 
 
 def _plain(value: object, decimals: int) -> Cell:

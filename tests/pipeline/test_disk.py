@@ -3,7 +3,6 @@
 import os
 import resource
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -54,16 +53,6 @@ def hashes_of(world):
     from lib.pipeline.keys import Hashes
 
     return Hashes(world.home.store, trust=False)
-
-
-def test_a_result_that_cannot_fit_again_is_refused_before_it_starts(small_disk):
-    assert small_disk.run().returncode == 0
-    (Path(small_disk.root) / "data/store/filler").write_bytes(bytes(6_500_000))
-    answer = small_disk.run("demo", "--force")
-    assert answer.returncode == 3
-    assert "disk full: the last result has 1.1 MB" in answer.stdout
-    assert "are missing" in answer.stdout
-    assert small_disk.run().returncode == 0  # what is complete needs no space
 
 
 def test_a_limit_on_the_size_of_files_is_told_the_same_way(saver):

@@ -1,5 +1,6 @@
 """Builds small stores as the runner leaves them, without running anything."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import lib.report
 from lib.pipeline.profile import Home
 from lib.pipeline.store import Result, Store, mapping
+from lib.report.metrics import read_record
+from lib.report.nodes import Node
 from lib.studies import figures
 
 LOCK = hashlib.sha256(b"lock").hexdigest()
@@ -61,20 +64,29 @@ def states(home: Path, profile: str = "demo"):
     return found
 
 
-def render(home: Path, profile: str = "demo", given=None) -> Path:
-    return lib.report.render_all(home, profile, states(home, profile) if given is None else given)
+def nodes(home: Path, profile: str, given) -> list[Node]:
+    """Nodes as the runner would give them; what a state leaves out is as the record has it."""
+    store, made = Store(Home(home), profile), []
+    for name, state in given.items():
+        result, error = store.current(name), store.failure(name)
+        record = read_record(result)
+        known = {"title": record["title"] or name, "notebook": record["notebook"]}
+        fields = known | {key: value for key, value in state.items() if value}
+        made.append(Node(name, **fields, result=result, error=error or {}))
+    return sorted(made, key=lambda node: node.notebook[:2])
+
+
+def render(home: Path, profile: str = "demo", given=None, about="") -> Path:
+    given = states(home, profile) if given is None else given
+    return lib.report.render_all(home, profile, nodes(home, profile, given), about)
 
 
 def result(*metrics, node="node", parameters=None, components=None) -> Result:
     """A result that is on no disk."""
     made = Result(node, "k", Path("k"), {"components": components or {}, "files": {}, "key": "k"})
-    rows = [vars_of(m) | {"seed": m.seeds[0] if m.seeds else None} for m in metrics]
+    rows = [dataclasses.asdict(metric) for metric in metrics]
     made.__dict__["record"] = {"parameters": parameters or {}, "metrics": rows}
     return made
-
-
-def vars_of(made) -> dict:
-    return {name: getattr(made, name) for name in made.__dataclass_fields__}
 
 
 def add_result(home: Path, node: str, *, profile="demo", key="a" * 12, cells=None, figure=None,
@@ -109,7 +121,8 @@ def add_result(home: Path, node: str, *, profile="demo", key="a" * 12, cells=Non
     } | record  # fmt: skip
     (folder / "record.json").write_text(json.dumps(fields), "utf-8")
     parts = {"schema": 1, "code": sha(b"code"), "lock": LOCK, "python": "3.11", "device": "cpu",
-             "lib/run.py": sha(b"run")} | (components or {})  # fmt: skip
+             "lib/run.py": sha(b"run"), **{f"param.{n}": v for n, v in fields["parameters"].items()},
+             } | (components or {})  # fmt: skip
     files = {str(p.relative_to(folder)): {"sha256": sha(p.read_bytes()), "bytes": p.stat().st_size}
              for p in sorted(folder.rglob("*")) if p.is_file()}  # fmt: skip
     manifest = {"schema": 1, "node": node, "profile": profile, "key": key * 5, "files": files,

@@ -82,8 +82,8 @@ def test_description_names_parameters_causes_and_numbers(tmp_path):
     before, after = (store.result("n", folder.name) for folder in (old, new))
     lines = describe(compare(before, after))
     assert lines == [
-        "parameter gone: 1 -> absent",
-        "parameter lr: 0.1 -> 0.2",
-        f"cause lock: {sha(b'old')[:12]} -> {sha(b'lock')[:12]}",
-        "metric auc A: 0.7 -> 0.8 (better)",
+        "param.lr 0.1 → 0.2",
+        "lock changed",
+        "param.gone is no longer used",
+        "metric auc A: 0.7 → 0.8 (better)",
     ]

@@ -64,15 +64,12 @@ def hostile_store(home: Path, text: str) -> Path:
                 reproduce=text, log=text, notebook=text)  # fmt: skip
     add_run(home, {"node": "b" * 12}, started=text)
     add_run(home, {"node": "a" * 12}, started=text)
-    (home / "params").mkdir(exist_ok=True)
-    about = f"about: {text}\n".encode("utf-8", "replace")
-    (home / "params" / "demo.yaml").write_bytes(about)
     return render(home, "demo", {
         "node": {"state": "stale", "title": text, "notebook": "50_node", "reason": text,
                  "uses": ["broken"], "used_by": [text]},
         "broken": {"state": "failed", "title": text, "notebook": text[:40], "uses": [text]},
         "odd": {"state": text[:200], "title": text, "reason": text},
-    })  # fmt: skip
+    }, about=text)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.report.metrics import Metric, merge_seeds
+from lib.report.metrics import Metric
 from lib.report.nodes import Node, places
 from lib.report.summary import find_wins
 from lib.report.tables import data_table, digits, metric_tables, shown
@@ -31,7 +31,6 @@ def words(table):
         (Metric("a", "", "all", 61482.0), 0),
         (Metric("a", "", "all", 0.1702), 4),
         (Metric("a", "", "all", 812.34), 1),
-        (Metric("a", "", "all", None), 0),
         (Metric("a", "", "all", 0.5, 0.5, 0.5), 4),
     ],
 )
@@ -69,22 +68,12 @@ def test_best_is_found_within_each_segment():
 
 def test_a_node_with_one_row_lists_its_metrics():
     (table,) = metric_tables(
-        [score("GRU", 0.5, n=7, seeds=(1,)), score("GRU", 12.0, name="users", better=None)]
+        [score("GRU", 0.5, n=7, seed=1), score("GRU", 12.0, name="users", better=None)]
     )
     assert table.caption == "Metrics of GRU"
     assert [head.text for head in table.columns] == ["metric", "value", "n", "seed"]
     assert words(table) == [["auc ↑", "0.5000", "7", "1"],
                             ["users", "12", "not given", "not given"]]  # fmt: skip
-
-
-def test_seeds_become_their_mean_and_the_span_of_their_intervals():
-    metrics = [
-        score("A", v, low=v - 0.1, high=v + 0.1, seeds=(s,)) for s, v in ((2, 0.5), (1, 0.7))
-    ]
-    (merged,) = merge_seeds(metrics)
-    assert merged.value == pytest.approx(0.6)
-    assert (merged.low, merged.high) == (pytest.approx(0.4), pytest.approx(0.8))
-    assert merged.seeds == (1, 2)
 
 
 def test_data_tables_say_what_is_missing_and_what_is_left_out(tmp_path):
@@ -136,12 +125,6 @@ def test_data_that_other_data_is_made_from_is_not_told_twice():
         node("b", score("B", 2.0), uses=("data", "raw")),
     ]
     assert [win.data for win in find_wins([raw, data, *models])] == [("data",)]
-
-
-def test_results_that_use_each_other_do_not_hang_the_pages():
-    nodes = [node("a", score("A", 1.0), uses=("b",)), node("b", score("B", 2.0), uses=("a",))]
-    assert find_wins(nodes) == []
-    assert places(nodes).keys() == {"a", "b"}
 
 
 def test_the_graph_puts_every_node_right_of_what_it_uses():
