@@ -18,6 +18,7 @@ FIXED = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false", "TQDM_MININTERVAL": "30",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's wish for widgets, on every page
     # glibc gives blocks of 32 MiB back at once and fetches them, page by page, for the next step:
     # an epoch of xDeepFM took twice the time. Larger ones still go back; other systems ignore this.
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20),

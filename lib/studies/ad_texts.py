@@ -10,7 +10,6 @@ and which chose no more of c than its epoch: on training rows c has memorised th
 text would seem to have nothing to say.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,33 +18,19 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
-from torch import Tensor
 
 from lib.data.clicks import Clicks
 from lib.evaluate import clicks as measures
 from lib.evaluate.delong import auc_difference
-from lib.language.backbone import Backbone, trunk_of
-from lib.language.tokens import pad_rows, tokenise
 
-__all__ = [
-    "AdTexts",
-    "TitleTokens",
-    "add_titles",
-    "read_ad_texts",
-    "segment_gains",
-    "title_states",
-    "title_words",
-]
+__all__ = ["AdTexts", "add_titles", "read_ad_texts", "segment_gains", "title_words"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 SHRINK = 20.0  # rows at which an ad's own clicks weigh as much as what all ads do
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 FOLDS = 10
-RARE = 1  # local id of a rare or unseen value, as in lib.data.clicks
-LEAST = 2  # training rows with which a value has an id of its own
 COLUMNS = {"C14": "feat_14"}  # the ad, under the name it has in the common schema
 SEEN = ((0, 0), (1, 19), (20, 99), (100, None))  # training rows of an ad, both included
 
@@ -64,65 +49,6 @@ class AdTexts:
     def doubt(self) -> Floats:
         """1 where training never saw the ad, 0.5 after ``SHRINK`` rows, towards 0.  -> (A,)"""
         return np.asarray(SHRINK / (SHRINK + self.rows), np.float64)
-
-
-class TitleTokens:
-    """Puts the title of each row's ad beside a batch, with how little training tells of that ad.
-
-    Found by the row's own ad and not by its training id: an ad that is new has a title too, and
-    there it says most.  Rows of ``hidden`` ads are shown as if their ad was new.
-    """
-
-    def __init__(
-        self, clicks: Clicks, texts: AdTexts, backbone: Backbone, *, max_tokens: int
-    ) -> None:
-        if texts.field not in clicks.fields:
-            raise ValueError(f"the texts speak of {texts.field!r}; expected one of the fields "
-                             f"{clicks.fields}")  # fmt: skip
-        self.texts, self.pad_id, self.keep = texts, backbone.pad_id, 1.0
-        self.tokens = tokenise(backbone.tokenizer, texts.titles, max_tokens=max_tokens)
-        self.hidden = np.zeros(len(texts.titles), dtype=bool)
-        rows = clicks.rows("train")
-        ids = clicks.take(rows).categorical.astype(np.int64)
-        pairs = ids * len(self.hidden) + texts.ads[rows][:, None]
-        self.pairs, self.pair_rows = np.unique(pairs, return_counts=True)
-        self.id_rows = np.bincount(ids.ravel(), minlength=clicks.n_ids)
-        self.rare = np.repeat(clicks.field_offsets, clicks.field_sizes) + RARE  # of each id's field
-
-    def hiding(self, ads: Ints, *, keep: float = 1.0) -> "TitleTokens":
-        """The same with these ads hidden; of each title about the share ``keep`` of its tokens."""
-        other = copy.copy(self)
-        other.hidden, other.keep = np.isin(np.arange(len(self.hidden)), ads), keep
-        return other
-
-    def as_if_new(self, ids: Ints, ads: Ints) -> Ints:
-        """What rows would hold, had their ads not been in training.  (B, F), (B,) -> (B, F)
-
-        Not the ad alone would be unknown: so would be a campaign that no other ad belongs to.
-        """
-        pairs = ids.astype(np.int64) * len(self.hidden) + ads[:, None]
-        place = np.searchsorted(self.pairs, pairs).clip(max=len(self.pairs) - 1)
-        own = np.where(self.pairs[place] == pairs, self.pair_rows[place], 0)
-        rare = self.rare[ids]
-        return np.where((self.id_rows[ids] - own >= LEAST) | (ids < rare), ids, rare)
-
-    def add(self, batch: dict[str, Tensor], rows: Ints) -> dict[str, Tensor]:
-        """The batch with ``title``, ``title_mask`` and ``doubt`` of its rows."""
-        ads, place = self.texts.ads[rows], batch["categorical"].device
-        said = [self.tokens[ad] for ad in ads]
-        if self.keep < 1:  # drawn from the rows, so that a resumed run draws the same
-            rng = np.random.default_rng(np.asarray(rows, np.uint32))
-            rates = 1 - 2 * (1 - self.keep) * rng.random(len(said))
-            said = [t[rng.random(len(t)) < rate] for t, rate in zip(said, rates, strict=True)]
-        ids, mask = pad_rows(said, self.pad_id)
-        new = self.hidden[ads]
-        doubt = np.where(new, 1.0, self.texts.doubt[ads]).astype(np.float32)
-        found = {"title": ids, "title_mask": mask, "doubt": torch.from_numpy(doubt)}
-        if new.any():
-            shown = batch["categorical"].cpu().numpy().copy()
-            shown[new] = self.as_if_new(shown[new], ads[new])
-            found["categorical"] = torch.from_numpy(shown)
-        return batch | {name: part.to(place) for name, part in found.items()}
 
 
 def read_ad_texts(clicks: Clicks, table: Path, texts: Path) -> AdTexts:
@@ -159,20 +85,6 @@ def title_words(titles: Sequence[str]) -> Floats:
     """TF-IDF of single words, not reduced: rare words are what tells ads apart.  -> (A, W)"""
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, dtype=np.float64)
     return cast(Floats, words.fit_transform(titles).toarray())
-
-
-@torch.no_grad()
-def title_states(titles: Sequence[str], backbone: Backbone, *, max_tokens: int = 24) -> Floats:
-    """Means over a title's tokens of every layer's states, side by side.  -> (A, layers · D)"""
-    tokens = tokenise(backbone.tokenizer, list(titles), max_tokens=max_tokens)
-    ids, mask = pad_rows([tokens[ad] for ad in range(len(titles))], backbone.pad_id)
-    trunk, parts = trunk_of(backbone.model), []
-    for some, kept in zip(ids.split(256), mask.split(256), strict=True):
-        states = trunk(input_ids=some, attention_mask=kept, output_hidden_states=True).hidden_states
-        weight = kept[..., None].float()
-        means = [(s.float() * weight).sum(1) / weight.sum(1).clamp(min=1) for s in states]
-        parts.append(torch.cat(means, dim=1))
-    return torch.cat(parts).double().numpy()
 
 
 def add_titles(

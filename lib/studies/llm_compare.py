@@ -17,9 +17,9 @@ from lib.evaluate.uncertainty import holm, paired_bootstrap
 from lib.language.backbone import Backbone
 from lib.language.soft_tokens import answer_ids
 from lib.models.llm_ctr import LLMCTR
-from lib.studies.ad_texts import TitleTokens
 from lib.studies.clicks import ClickSource, predict_logits, sigmoid
 from lib.studies.llm_ctr import predict_rows
+from lib.studies.title_reading import TitleTokens
 
 __all__ = [
     "SCENARIOS",

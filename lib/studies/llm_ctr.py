@@ -21,10 +21,10 @@ from lib.models.llm_ctr import (
     predict_distinct,
     reconstruction_loss,
 )
-from lib.studies.ad_texts import TitleTokens, read_ad_texts
+from lib.studies.ad_texts import read_ad_texts
 from lib.studies.baseline import load_click_model, load_state, save_state
 from lib.studies.clicks import ClickSource, judge_logits
-from lib.studies.title_reading import AdSource, left_out_ads
+from lib.studies.title_reading import AdSource, TitleTokens, left_out_ads
 from lib.train import losses
 from lib.train.loop import Result, train
 from lib.train.orders import shuffled_order

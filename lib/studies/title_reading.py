@@ -9,6 +9,7 @@ learnt by heart.  A fifth of the ads takes no part: they choose the pass, and st
 are new when the projector learns how far a title can be believed.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,18 +22,81 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.clicks import Clicks
+from lib.language.backbone import Backbone
+from lib.language.tokens import pad_rows, tokenise
 from lib.models.llm_ctr import LLMCTR
-from lib.studies.ad_texts import TitleTokens
+from lib.studies.ad_texts import AdTexts
 from lib.studies.clicks import ClickSource, logit
 from lib.train.loop import Result, train
 from lib.train.plan import Plan
 
-__all__ = ["AdSource", "learn_titles", "left_out_ads"]
+__all__ = ["AdSource", "TitleTokens", "learn_titles", "left_out_ads"]
 
 Ints = npt.NDArray[np.int64]
+RARE = 1  # local id of a rare or unseen value, as in lib.data.clicks
+LEAST = 2  # training rows with which a value has an id of its own
 LEFT_OUT = 5  # one ad in so many
 KEEP = 0.7  # share of a title's tokens
 ENOUGH = 500  # rows at which an ad begins to weigh less than its number
+
+
+class TitleTokens:
+    """Puts the title of each row's ad beside a batch, with how little training tells of that ad.
+
+    Found by the row's own ad and not by its training id: an ad that is new has a title too, and
+    there it says most.  Rows of ``hidden`` ads are shown as if their ad was new.
+    """
+
+    def __init__(
+        self, clicks: Clicks, texts: AdTexts, backbone: Backbone, *, max_tokens: int
+    ) -> None:
+        if texts.field not in clicks.fields:
+            raise ValueError(f"the texts speak of {texts.field!r}; expected one of the fields "
+                             f"{clicks.fields}")  # fmt: skip
+        self.texts, self.pad_id, self.keep = texts, backbone.pad_id, 1.0
+        self.tokens = tokenise(backbone.tokenizer, texts.titles, max_tokens=max_tokens)
+        self.hidden = np.zeros(len(texts.titles), dtype=bool)
+        rows = clicks.rows("train")
+        ids = clicks.take(rows).categorical.astype(np.int64)
+        pairs = ids * len(self.hidden) + texts.ads[rows][:, None]
+        self.pairs, self.pair_rows = np.unique(pairs, return_counts=True)
+        self.id_rows = np.bincount(ids.ravel(), minlength=clicks.n_ids)
+        self.rare = np.repeat(clicks.field_offsets, clicks.field_sizes) + RARE  # of each id's field
+
+    def hiding(self, ads: Ints, *, keep: float = 1.0) -> "TitleTokens":
+        """The same with these ads hidden; of each title about the share ``keep`` of its tokens."""
+        other = copy.copy(self)
+        other.hidden, other.keep = np.isin(np.arange(len(self.hidden)), ads), keep
+        return other
+
+    def as_if_new(self, ids: Ints, ads: Ints) -> Ints:
+        """What rows would hold, had their ads not been in training.  (B, F), (B,) -> (B, F)
+
+        Not the ad alone would be unknown: so would be a campaign that no other ad belongs to.
+        """
+        pairs = ids.astype(np.int64) * len(self.hidden) + ads[:, None]
+        place = np.searchsorted(self.pairs, pairs).clip(max=len(self.pairs) - 1)
+        own = np.where(self.pairs[place] == pairs, self.pair_rows[place], 0)
+        rare = self.rare[ids]
+        return np.where((self.id_rows[ids] - own >= LEAST) | (ids < rare), ids, rare)
+
+    def add(self, batch: dict[str, Tensor], rows: Ints) -> dict[str, Tensor]:
+        """The batch with ``title``, ``title_mask`` and ``doubt`` of its rows."""
+        ads, place = self.texts.ads[rows], batch["categorical"].device
+        said = [self.tokens[ad] for ad in ads]
+        if self.keep < 1:  # drawn from the rows, so that a resumed run draws the same
+            rng = np.random.default_rng(np.asarray(rows, np.uint32))
+            rates = 1 - 2 * (1 - self.keep) * rng.random(len(said))
+            said = [t[rng.random(len(t)) < rate] for t, rate in zip(said, rates, strict=True)]
+        ids, mask = pad_rows(said, self.pad_id)
+        new = self.hidden[ads]
+        doubt = np.where(new, 1.0, self.texts.doubt[ads]).astype(np.float32)
+        found = {"title": ids, "title_mask": mask, "doubt": torch.from_numpy(doubt)}
+        if new.any():
+            shown = batch["categorical"].cpu().numpy().copy()
+            shown[new] = self.as_if_new(shown[new], ads[new])
+            found["categorical"] = torch.from_numpy(shown)
+        return batch | {name: part.to(place) for name, part in found.items()}
 
 
 def left_out_ads(titles: TitleTokens) -> Ints:

@@ -5,24 +5,16 @@ dry start every setting of size is cut and every other one, families and stages 
 profile's own.
 """
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
-import yaml
 
-from lib.pipeline.profile import CODE_ROOT
+from tests.pipeline.hub import command, cut_to_size, make_project, serve, tiny_qwen
 
-GAMES = "params/games-2023.yaml"
+N_FILES = 7  # reviews, items, and the five of the model
 STAGES = ["csft", "mntp", "llm2rec", "llm2rec_tau01"]
 SMALL = {
     "csft": {"steps": 2, "accumulate": 2, "n_validation": 20, "n_written": 2, "n_constrained": 2},
@@ -34,34 +26,6 @@ SMALL = {
                "epochs": 1, "n_dims": 16, "tfidf_dims": 8, "draws": 100},
     "baselines": {"grid": {"history_decay": [0.3]}, "draws": 100},
 }  # fmt: skip
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Serves files by the path under which the hub's client asks for them."""
-
-    files: ClassVar[dict[str, tuple[str, bytes]]] = {}  # path: commit, content
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        if self.path not in self.files:
-            self.send_error(404)
-            return
-        commit, content = self.files[self.path]
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *values: object) -> None:
-        """Quiet."""
 
 
 def reviews_and_items() -> dict[str, bytes]:
@@ -84,68 +48,17 @@ def reviews_and_items() -> dict[str, bytes]:
             for path, rows in lines.items()}  # fmt: skip
 
 
-def tiny_qwen2(folder: Path) -> dict[str, bytes]:
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from lib.language.tokens import train_tokenizer
-
-    tokenizer = train_tokenizer(["Space game & quest, part 1", "untitled item"] * 20, n_tokens=300)
-    torch.manual_seed(1)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, intermediate_size=48, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
-    )  # fmt: skip
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)  # as the hub has it
-    tokenizer.save_pretrained(folder)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with this profile and these notebooks, and nothing in data/."""
-    for name in ("params", "notebooks", "data/raw"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / GAMES).write_text((CODE_ROOT / GAMES).read_text("utf-8"), "utf-8")
-    for notebook in (CODE_ROOT / "notebooks").glob("*.ipynb"):
-        (tmp_path / "notebooks" / notebook.name).write_bytes(notebook.read_bytes())
-    return tmp_path
+    return make_project(tmp_path / "project", "games-2023")
 
 
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Whatever the profile fetches, at the commits it pins."""
-    content = {"dataset": reviews_and_items(), "model": tiny_qwen2(tmp_path_factory.mktemp("qwen"))}
-    for wish in yaml.safe_load((CODE_ROOT / GAMES).read_text("utf-8"))["fetch"]:
-        prefix = "/datasets" if wish["kind"] == "dataset" else ""
-        for file in wish["files"]:
-            path = f"{prefix}/{wish['repo']}/resolve/{wish['revision']}/{file['path']}"
-            Hub.files[path] = (wish["revision"], content[wish["kind"]][file["path"]])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def command(project: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"LINGREC_HOME": str(project), "COLUMNS": "200"} | more
-    return subprocess.run(
-        [sys.executable, str(CODE_ROOT / "run_all.py"), *words], env=environment, cwd=project,
-        capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-
-
-def cut_to_size(project: Path) -> None:
-    """The profile again with the settings of ``SMALL``."""
-    path = project / GAMES
-    profile = yaml.safe_load(path.read_text("utf-8"))
-    for node, params in SMALL.items():
-        profile["nodes"][node].setdefault("params", {}).update(params)
-    path.write_text(yaml.safe_dump(profile, sort_keys=False), "utf-8")
+    texts = ["Space game & quest, part 1", "untitled item"]
+    model = tiny_qwen(tmp_path_factory.mktemp("qwen"), "qwen2", texts)
+    with serve("games-2023", {"dataset": reviews_and_items(), "model": model}) as address:
+        yield address
 
 
 @pytest.mark.slow
@@ -156,7 +69,7 @@ def test_the_profile_is_fetched_explained_examined_and_starts(project: Path, hub
 
     fetched = command(project, "fetch", "games-2023", HF_ENDPOINT=hub)
     assert fetched.returncode == 0, fetched.stderr
-    assert fetched.stdout.count("fetched ") == len(Hub.files)
+    assert fetched.stdout.count("fetched ") == N_FILES
 
     explained = command(project, "games-2023", "--explain")
     assert explained.returncode == 0
@@ -165,7 +78,7 @@ def test_the_profile_is_fetched_explained_examined_and_starts(project: Path, hub
     examined = command(project, "doctor", "--profile", "games-2023")
     assert "ok    profile" in examined.stdout, examined.stdout
 
-    cut_to_size(project)
+    cut_to_size(project, "games-2023", SMALL)
     ran = command(project, "games-2023", "--no-pages")
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
     store = project / "data" / "store" / "games-2023" / "sasrec"

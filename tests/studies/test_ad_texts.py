@@ -11,12 +11,12 @@ from lib.language.tokens import train_tokenizer
 from lib.studies import ad_texts
 from lib.studies.ad_texts import (
     AdTexts,
-    TitleTokens,
     add_titles,
     read_ad_texts,
     segment_gains,
     title_words,
 )
+from lib.studies.title_reading import TitleTokens
 
 
 class Log:

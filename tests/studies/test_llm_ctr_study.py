@@ -14,7 +14,7 @@ from lib.language.backbone import Backbone
 from lib.language.tokens import train_tokenizer
 from lib.models.fields import Sizes
 from lib.models.ladder import build_click_model
-from lib.studies.ad_texts import AdTexts, TitleTokens
+from lib.studies.ad_texts import AdTexts
 from lib.studies.baseline import inspect_parameters, load_click_model, save_click_model
 from lib.studies.clicks import ClickSource
 from lib.studies.llm_compare import (
@@ -37,7 +37,7 @@ from lib.studies.llm_ctr import (
     split_rows,
     train_llm_ctr,
 )
-from lib.studies.title_reading import AdSource, ad_loss, learn_titles, left_out_ads
+from lib.studies.title_reading import AdSource, TitleTokens, ad_loss, learn_titles, left_out_ads
 from lib.train.plan import Plan
 from tests.language.conftest import make_model
 
