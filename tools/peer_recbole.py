@@ -14,6 +14,7 @@ patched here and nothing else is.
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -114,6 +115,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.folder = options.folder.resolve()
+    os.chdir(options.folder)  # RecBole keeps a log of its own wherever it is started
     patch()
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever it prints is not an answer
     write_interactions(options.folder)
