@@ -153,10 +153,7 @@ class Run:
         return Path(self._context["scratch"])
 
     def save(self, name: str, value: Any) -> None:
-        """Write an array (.npy), a polars or pandas frame (.parquet) or plain values (.json).
-
-        Nothing is returned: a notebook would print it where this is a cell's last line.
-        """
+        """Write an array (.npy), a polars or pandas frame (.parquet) or plain values (.json)."""
         path = self.path(name)
         match path.suffix:
             case ".json":
@@ -195,9 +192,9 @@ class Run:
 
     def table(self, name: str, frame: Any, *, caption: str = "") -> None:
         """Show a polars or pandas frame on the page, and keep it as parquet."""
-        output = f"tables/{name}.parquet"
-        self.save(output, frame)
-        path = self.path(output).relative_to(self._work).as_posix()
+        path = f"tables/{name}.parquet"
+        self.save(path, frame)
+        path = self.path(path).relative_to(self._work).as_posix()
         self._tables.append({"name": name, "caption": caption, "path": path})
         show(frame, {"text/html": {"table": name}})  # the page has it once, with its caption
 
