@@ -14,7 +14,6 @@ import polars as pl
 from lib.data.clicks import Clicks
 from lib.studies.ad_texts import add_titles, read_ad_texts, segment_gains, title_words
 from lib.studies.baseline import load_click_model
-from lib.studies.ceiling import ceiling_probabilities
 from lib.studies.clicks import predict_logits
 from lib.studies.llm_ctr import predict_rows, resume_llm_ctr
 
@@ -45,16 +44,12 @@ def predict_variant(
 
 def gains_by_ad(
     clicks: Clicks, test: Ints, baseline: Path, texts: Sequence[Path],
-    logits: Mapping[str, Floats], *, truth: tuple[Path, str] | None = None,
+    logits: Mapping[str, Floats],
 ) -> pl.DataFrame:  # fmt: skip
-    """AUC and paired gain of every row, of title words and of the truth, by ads' training rows.
-
-    ``truth``: its folder and the name of the log.
-    """
+    """AUC and paired gain of every row, and of title words, by ads' training rows."""
     ads, valid = read_ad_texts(clicks, *texts), clicks.rows("valid")
     known = (predict_logits(load_click_model(baseline), clicks, valid), logits["baseline"])
     shown = {**logits, BAR: add_titles(ads, title_words(ads.titles), clicks, valid, test, known)}
-    if truth is not None:
-        p = ceiling_probabilities(*truth, clicks, test)
-        shown["ceiling"] = np.log(p / (1 - p))
+    if "ceiling" in shown:
+        shown["ceiling"] = shown.pop("ceiling")  # it closes the table
     return segment_gains(ads, clicks, test, shown, against="baseline")
