@@ -40,7 +40,7 @@ def clean_text(text: str) -> str:
 def hide_places(text: str, root: Path) -> str:
     """Text without the absolute paths of this machine and the names of its users.
 
-    >>> hide_places("/work/lib/a.py /home/ada/b", Path("/work"))
+    >>> hide_places("/srv/lib/a.py /home/ada/b", Path("/srv"))
     'lib/a.py ~/b'
     """
     for place in (root, CODE_ROOT, Path(sys.prefix)):
