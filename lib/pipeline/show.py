@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib.pipeline.failure import describe_failure
+from lib.pipeline.keys import device_class
 from lib.pipeline.notebook import clean_text
 from lib.pipeline.plan import some
 from lib.pipeline.profile import Profile
@@ -49,8 +50,10 @@ class Reporter:
         self.running[name] = time.monotonic()
         earlier = self.earlier[name] = self.expected(name)
         about = f", about {earlier:.0f} s" if earlier else ""
-        shown = some(reasons, between="; ")
-        self.say(f"▸ {name}: {self.profile.nodes[name].notebook} ({shown}{about})")
+        node, shown = self.profile.nodes[name], some(reasons, between="; ")
+        self.say(f"▸ {name}: {node.notebook} ({shown}{about})")
+        if node.resources["gpu"] and device_class(node) == "cpu":
+            self.say(f"  {name} asks for a GPU and there is none: it runs on the CPU, far longer")
 
     def ended(self, name: str, state: str, seconds: float, message: str) -> None:
         self.running.pop(name, None)

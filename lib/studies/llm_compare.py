@@ -129,6 +129,9 @@ def field_worth(
     model: LLMCTR, variant: str, clicks: Clicks, rows: Ints, *, chunk: int = 512
 ) -> pl.DataFrame:
     """AUC lost when a field is silent: its soft token left out, its id missing in the baseline."""
+    if model.pool is not None or model.config.reads_title:
+        raise ValueError("this row has no token per field that could be left out; name one "
+                         "trained with n_tokens: 0 and without titles (`heard` in 43)")  # fmt: skip
     labels = np.asarray(clicks.label[rows])
     batch = ClickSource(
         clicks, rows, batch=len(rows), seed=0, shuffle=False, device=place_of(model)

@@ -42,6 +42,7 @@ __all__ = [
     "resume_llm_ctr",
     "save_llm_ctr",
     "train_llm_ctr",
+    "training_of",
 ]
 
 KIND = "llm-ctr"
@@ -72,12 +73,7 @@ class Design:
 class JoinedSource:
     """Batches of several variants in one random order; each batch belongs to one of them."""
 
-    def __init__(
-        self,
-        sources: Mapping[str, ClickSource | AdSource],
-        *,
-        seed: int,
-    ) -> None:
+    def __init__(self, sources: Mapping[str, ClickSource | AdSource], *, seed: int) -> None:
         self.sources, self.seed = sources, seed
         self.owners = [name for name, source in sources.items() for _ in range(len(source))]
 
@@ -196,10 +192,19 @@ def predict_rows(
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def save_llm_ctr(folder: Path, model: LLMCTR, design: Design) -> None:
-    """Projector, tuned parts and design; a frozen language model stays where it is."""
+def save_llm_ctr(folder: Path, model: LLMCTR, design: Design, result: Result) -> None:
+    """Projector, tuned parts, design and how training went; a frozen language model stays put."""
+    history = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+    training = {"history": history, "kept": result.best_epoch, "auc": result.best_score,
+                "precision": result.precision, "changes": result.changes}  # fmt: skip
     rate = model.config.base_rate
-    save_state(folder, model, {"design": asdict(design), "base_rate": rate}, KIND)
+    found = {"design": asdict(design), "base_rate": rate, "training": training}
+    save_state(folder, model, found, KIND)
+
+
+def training_of(folder: Path) -> dict[str, Any]:
+    """Design of a saved row, its validation after each pass, and the pass that was kept."""
+    return load_state(folder, KIND, made_by="41_train_projector")[0]
 
 
 def load_llm_ctr(

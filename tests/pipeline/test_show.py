@@ -55,6 +55,18 @@ def test_many_reasons_are_shortened(reporter, capsys):
     assert "reason 2 and 6 more" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("device", "lines"), [("cpu", 2), ("cuda", 1)])
+def test_a_node_that_wants_a_gpu_falls_back_to_the_cpu_and_says_so(
+    reporter, monkeypatch, capsys, device, lines
+):
+    monkeypatch.setenv("LINGREC_DEVICE", device)
+    reporter.profile.nodes["numbers"].resources["gpu"] = 1.0
+    reporter.started("numbers", [])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == lines
+    assert said[1:] == ["  numbers asks for a GPU and there is none: it runs on the CPU, far longer"][: lines - 1]  # fmt: skip
+
+
 def test_the_live_table_tells_until_when_a_node_runs_and_what_waits(reporter, pair):
     pair.complete("numbers", "[3]")
     reporter.store.current("numbers").folder.joinpath("record.json").write_text('{"seconds": 90.0}')

@@ -36,6 +36,7 @@ from lib.studies.llm_ctr import (
     save_llm_ctr,
     split_rows,
     train_llm_ctr,
+    training_of,
 )
 from lib.studies.title_reading import AdSource, TitleTokens, ad_loss, learn_titles, left_out_ads
 from lib.train.plan import Plan
@@ -162,7 +163,11 @@ def test_training_moves_the_projector_and_a_loaded_model_reads_a_variant_it_neve
     )
     assert not torch.equal(before, model.projector.expand.weight)
     assert result.best_score is not None
-    save_llm_ctr(tmp_path / "saved", model, design)
+    save_llm_ctr(tmp_path / "saved", model, design, result)
+    told = training_of(tmp_path / "saved")["training"]
+    assert [row["epoch"] for row in told["history"]] == [1, 2, 3]
+    assert told["history"][told["kept"] - 1]["auc"] == told["auc"] == result.best_score
+    assert all("seconds" not in row for row in told["history"])  # or no two runs would be equal
     loaded, same = load_llm_ctr(tmp_path / "saved", places, places["backbone"], variants=["x4"])
     assert same == design
     torch.testing.assert_close(loaded.projector.expand.weight, model.projector.expand.weight)
@@ -254,11 +259,11 @@ def test_titles_are_learnt_then_the_language_model_stands_still_and_is_saved(
     assert not all(torch.equal(before[n], after[n]) for n in before)
     assert model.share.item() == 1.0
     plan = Plan(learning_rate=1e-2, seed=1, epochs=1, batch=8, metric="auc", precision="float32")
-    train_llm_ctr(model, design, data, plan, max_rows=0, n_validation=0, taught_by="valid",
-                  titles=titles)  # fmt: skip
+    result = train_llm_ctr(model, design, data, plan, max_rows=0, n_validation=0,
+                           taught_by="valid", titles=titles)  # fmt: skip
     assert all(torch.equal(p, after[n]) for n, p in model.language.named_parameters())
     assert model.share.item() != 1.0
-    save_llm_ctr(tmp_path / "saved", model, design)
+    save_llm_ctr(tmp_path / "saved", model, design, result)
     loaded, _ = load_llm_ctr(tmp_path / "saved", places, places["backbone"], variants=["x4"])
     rows = log.rows("test")
     np.testing.assert_allclose(
@@ -303,6 +308,12 @@ def test_what_the_model_listens_to_has_a_line_per_field_and_questions_are_put_ba
     assert "not one token" in table["to"][2]
     assert (model.prompt, model.answers) == (prompt, answers)
     np.testing.assert_array_equal(first, predict_rows(model, "x4", data, rows))
+
+
+def test_a_row_that_pools_its_fields_cannot_be_asked_what_one_is_worth(places, backbone):
+    model, _ = make_reader(places, backbone)
+    with pytest.raises(ValueError, match=r"no token per field .* n_tokens: 0"):
+        field_worth(model, "x4", Log(4), Log(4).rows("test"))
 
 
 def test_table_pairs_every_row_with_the_baseline():
