@@ -153,6 +153,7 @@ def embed(way: str, data: Path, precision: str, n_titles: int) -> dict[str, floa
 
 
 def prompt(way: str, setting: str) -> dict[str, float]:
+    from lib.language.attention import FUSED
     from lib.language.prompt_cache import continue_from, encode_prompt
     from lib.language.soft_tokens import Projector, read_answers, token_rms
 
@@ -165,6 +166,8 @@ def prompt(way: str, setting: str) -> dict[str, float]:
     labels = (torch.arange(n_rows) % 2).float()
     head = model.get_output_embeddings().weight  # type: ignore[operator]
     text = model.get_input_embeddings().weight[torch.tensor(ids)]  # type: ignore[operator]
+    if way == "ours":
+        model.set_attn_implementation(FUSED)  # type: ignore[operator]
     cache = encode_prompt(model, ids) if way == "ours" else None
     before, seconds = fresh_peak(), []
     for _ in range(4):

@@ -1,9 +1,15 @@
-"""A language model's fused attention, in float32 on a CPU.
+"""A language model's attention: fused, in float32 on a CPU, and to one prompt shared by all rows.
 
-The kernel's backward takes several times as long in bfloat16 there, a third of a training step; the
-products around it follow autocast as ever.  On other devices nothing changes.
+The fused kernel's backward takes several times as long in bfloat16 on a CPU, a third of a training
+step; the products around it follow autocast as ever.  On other devices nothing changes.
+
+Keys that carry a ``prompt`` stand behind it.  Every row asks the same prompt, so all rows ask it in
+one product, and its keys and values are neither copied for each row nor kept for backward:
+
+    scores   [q kᵀ of the prompt | q kᵀ of the row's own tokens]      one softmax over both
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["FUSED"]
+__all__ = ["FUSED", "behind_prompt"]
 
 FUSED = "sdpa_float32"  # the name under which a model asks for it
 
@@ -26,15 +32,48 @@ def attend(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """(B, H, Q, D), (B, G, K, D) twice, (B, 1, Q, K) or none -> (B, Q, H, D)"""
-    if query.device.type != "cpu":
-        found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, mask, **options
-        )
-        return found
-    wide = (x.float() if x.dtype == torch.bfloat16 else x for x in (query, key, value))
-    with torch.autocast("cpu", enabled=False):
-        mixed, _ = sdpa_attention_forward(module, *wide, mask, **options)
-    return mixed.to(query.dtype), None
+    prompt: tuple[Tensor, Tensor] | None = getattr(key, "prompt", None)
+    is_cpu, narrow = query.device.type == "cpu", query.dtype
+    if is_cpu:  # autocast leaves some of them long
+        query, key, value = (x.float() if x.dtype == torch.bfloat16 else x
+                             for x in (query, key, value))  # fmt: skip
+    with torch.autocast("cpu", enabled=False) if is_cpu else nullcontext():
+        if prompt is None:
+            mixed, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+        else:
+            mixed = behind_prompt(query, key, value, prompt, mask, options.get("scaling"))
+    return mixed.to(narrow), None
+
+
+def behind_prompt(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prompt: tuple[Tensor, Tensor],
+    mask: Tensor | None,
+    scaling: float | None,
+) -> Tensor:
+    """Attention of rows to one prompt and, causally, to their own tokens.
+
+    (B, H, S, D), (B, G, S, D) twice, (1, G, P, D) twice, (B, 1, S, P + S) or none -> (B, S, H, D)
+    """
+    n_rows, n_heads, n_own, width = query.shape
+    n_groups, n_prompt = prompt[0].shape[1:3]
+    told, said = (part[0].to(query.dtype) for part in prompt)  # (G, P, D)
+    shape = n_rows, n_heads // n_groups, n_own
+    asked = query.unflatten(1, (n_groups, -1)) * (scaling or width**-0.5)  # (B, G, H/G, S, D)
+    far = (asked.transpose(0, 1).flatten(1, 3) @ told.mT).unflatten(1, shape).transpose(0, 1)
+    near = (asked.flatten(2, 3) @ key.mT).unflatten(2, shape[1:])
+    seen = torch.ones(n_own, n_own, dtype=torch.bool, device=query.device).tril()
+    if mask is not None:
+        seen = mask[:, :, None, :, n_prompt:]
+    near = near.masked_fill(~seen, float("-inf"))
+    precise = torch.promote_types(query.dtype, torch.float32)
+    weights = torch.cat([far, near], dim=-1).softmax(-1, dtype=precise).to(query.dtype)
+    far, near = weights.split([n_prompt, n_own], dim=-1)
+    mixed = (far.transpose(0, 1).flatten(1, 3) @ said).unflatten(1, shape).transpose(0, 1)
+    mixed = mixed + (near.flatten(2, 3) @ value).unflatten(2, shape[1:])
+    return mixed.flatten(1, 2).transpose(1, 2)
 
 
 AttentionInterface.register(FUSED, attend)

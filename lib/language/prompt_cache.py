@@ -17,22 +17,30 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from lib.language.attention import FUSED
 from lib.language.backbone import trunk_of
 
 __all__ = ["ReadOnlyLayer", "allow_checkpointing", "continue_from", "encode_prompt"]
 
 
 class ReadOnlyLayer(DynamicLayer):
-    """Keys and values of one prompt; every batch sees them in front of its own, none is stored."""
+    """Keys and values of one prompt; every batch sees them in front of its own, none is stored.
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    ``shared``: the model's attention asks the prompt itself, once for all rows; else the prompt is
+    copied in front of every row.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, *, shared: bool = False) -> None:
         super().__init__()
-        self.keys, self.values = keys, values  # (1, H, P, D/H)
+        self.keys, self.values, self.shared = keys, values, shared  # (1, H, P, D/H)
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
+        if self.shared:
+            key_states.prompt = self.keys, self.values  # type: ignore[attr-defined]
+            return key_states, value_states
         n_rows = key_states.shape[0]
         # .to: under autocast the rows may be shorter floats than the stored prompt
         keys = self.keys.expand(n_rows, -1, -1, -1).to(key_states.dtype)
@@ -54,7 +62,9 @@ def encode_prompt(model: nn.Module, prompt: Sequence[int]) -> Cache:
     growing = DynamicCache(config=trunk.config)
     with torch.set_grad_enabled(is_tuned and torch.is_grad_enabled()):
         trunk(input_ids=ids, past_key_values=growing, use_cache=True)
-    return Cache(layers=[ReadOnlyLayer(layer.keys, layer.values) for layer in growing.layers])
+    shared = trunk.config._attn_implementation == FUSED
+    return Cache(layers=[ReadOnlyLayer(layer.keys, layer.values, shared=shared)
+                         for layer in growing.layers])  # fmt: skip
 
 
 def continue_from(

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib.language.attention import FUSED
+from lib.language.attention import FUSED, attend, behind_prompt
 from lib.language.backbone import hidden_states, set_attention
 from tests.language.conftest import make_model
 
@@ -52,3 +54,64 @@ def test_the_kernel_meets_float32_on_a_cpu(family, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     states_and_gradient(family, FUSED, None, "causal", half=True)
     assert set(met) == {(torch.float32,) * 3 + (False,)}
+
+
+def attend_one_by_one(query, key, value, prompt, kept, scaling):
+    """One query at a time: the prompt, then the row's own kept tokens up to itself."""
+    n_rows, n_heads, n_own, width = query.shape
+    share = n_heads // key.shape[1]
+    out = torch.zeros(n_rows, n_own, n_heads, width, dtype=query.dtype)
+    for row in range(n_rows):
+        for head in range(n_heads):
+            for place in range(n_own):
+                own = [t for t in range(place + 1) if kept[row, t]]
+                keys = torch.cat([prompt[0][0, head // share], key[row, head // share, own]])
+                values = torch.cat([prompt[1][0, head // share], value[row, head // share, own]])
+                weights = (keys @ query[row, head, place] * scaling).softmax(0)
+                out[row, place, head] = weights @ values
+    return out
+
+
+@given(
+    st.integers(1, 3), st.sampled_from([(2, 1), (4, 2), (3, 3)]), st.integers(1, 4),
+    st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_behind_a_prompt_equals_one_query_at_a_time(n, heads, own, n_prompt, pads, scaled, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [
+        (n, heads[0], own, 6),
+        *[(n, heads[1], own, 6)] * 2,
+        *[(1, heads[1], n_prompt, 6)] * 2,
+    ]
+    parts = [
+        torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes
+    ]
+    kept = torch.ones(n, own, dtype=torch.bool)
+    if pads:  # right-padded; a row may have no token of its own
+        kept = torch.arange(own) < torch.randint(0, own + 1, (n, 1), generator=generator)
+    seen = torch.ones(own, own, dtype=torch.bool).tril() & kept[:, None, None, :]
+    mask = torch.nn.functional.pad(seen, (n_prompt, 0), value=True) if pads else None
+    scaling = 0.3 if scaled else None
+    query, key, value, *prompt = parts
+    found = behind_prompt(query, key, value, tuple(prompt), mask, scaling)
+    wanted = attend_one_by_one(query, key, value, prompt, kept, scaling or 6**-0.5)
+    torch.testing.assert_close(found, wanted)
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    for a, b in zip(*(torch.autograd.grad((x * weights).sum(), parts) for x in (found, wanted)),
+                    strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b)
+
+
+def test_behind_a_prompt_short_floats_are_widened_on_a_cpu():
+    shapes = (2, 4, 3, 6), (2, 2, 3, 6), (2, 2, 3, 6), (1, 2, 5, 6), (1, 2, 5, 6)
+    generator = torch.Generator().manual_seed(1)
+    parts = [torch.randn(shape, generator=generator) for shape in shapes]
+    query, key, value = (part.bfloat16() for part in parts[:3])
+    exact = behind_prompt(
+        query.double(), key.double(), value.double(), tuple(parts[3:]), None, None
+    )
+    key.prompt = tuple(parts[3:])
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = attend(torch.nn.Module(), query, key, value, None)
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - exact).abs().max() < 0.01

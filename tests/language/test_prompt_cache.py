@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lib.language.attention import FUSED
 from lib.language.backbone import add_lora, set_attention
 from lib.language.prompt_cache import allow_checkpointing, continue_from, encode_prompt
 from lib.language.soft_tokens import (
@@ -34,9 +35,12 @@ def draw(generator, n_rows=3, n_soft=4, width=32, dtype=torch.float64):
     return torch.randn(n_rows, n_soft, width, generator=generator, dtype=dtype).requires_grad_()
 
 
+@pytest.mark.parametrize("implementation", [FUSED, "sdpa", "eager"])
 @pytest.mark.parametrize("n_soft", [1, 4])
-def test_states_and_gradients_equal_the_naive_form_over_many_steps(family, n_soft, generator):
-    model = make_model(family).double().requires_grad_(False)
+def test_states_and_gradients_equal_the_naive_form_over_many_steps(
+    family, n_soft, implementation, generator
+):
+    model = make_model(family, implementation=implementation).double().requires_grad_(False)
     cache = encode_prompt(model, PROMPT)
     for _ in range(3):  # a growing cache would be wrong from the second step on
         soft = draw(generator, n_soft=n_soft)
@@ -91,6 +95,20 @@ def test_a_tuned_model_encodes_its_prompt_anew_with_the_right_gradient(generator
             torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
         )
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_the_prompt_is_asked_by_all_rows_at_once_and_copied_for_none(generator):
+    model = make_model("qwen3").requires_grad_(False)
+    cache, kept = encode_prompt(model, PROMPT), []
+    soft = draw(generator, n_rows=50, dtype=torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        continue_from(model, cache, soft)
+    # one key head is (rows, length, 8); with the prompt in front its length would be nine
+    assert not [
+        x.shape for x in kept if x.dim() == 4 and x.shape[0] == 50 and x.shape[2:] == (9, 8)
+    ]
+    stored = {part.data_ptr() for layer in cache.layers for part in (layer.keys, layer.values)}
+    assert stored <= {x.data_ptr() for x in kept}
 
 
 def test_the_real_260k_model_keeps_its_prompt(shared_data, generator):
