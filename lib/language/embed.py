@@ -27,12 +27,18 @@ def embed_tokens(
     token_budget: int,
     pad_id: int,
     precision: torch.dtype = torch.float32,
+    words: bool = False,
 ) -> NDArray[np.float32]:
-    """Mean-pooled states of every text; one without tokens is the zero vector.  -> (N, D)"""
+    """Mean-pooled states of every text; one without tokens is the zero vector.  -> (N, D)
+
+    With ``words`` the mean of the tokens as they enter stands in front, both of length 1
+    -> (N, 2 D): a small model forgets words on its way up, and the items lose what they told.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    width = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    entry = model.get_input_embeddings()  # type: ignore[operator]
+    width = int(model.config.hidden_size) * (1 + words)  # type: ignore[union-attr,arg-type]
     vectors = np.zeros((len(texts), width), dtype=np.float32)
     lengths = texts.lengths
     for rows in budget_batches(lengths, token_budget):
@@ -42,14 +48,18 @@ def embed_tokens(
         ids, mask = (part.to(device) for part in pad_rows([texts[row] for row in rows], pad_id))
         with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
             states = hidden_states(model, ids, mask)
-        vectors[rows] = mean_pool(states.float(), mask).cpu().numpy()
+        pooled = mean_pool(states.float(), mask)
+        if words:
+            halves = mean_pool(entry(ids).float(), mask), pooled
+            pooled = torch.cat([nn.functional.normalize(half) for half in halves], dim=1)
+        vectors[rows] = pooled.cpu().numpy()
     model.train(was_training)
     return vectors
 
 
-def embedding_key(model: nn.Module, texts: TokenTable, attention: str) -> str:
-    """A name for exactly these vectors: weights, titles and attention mode."""
-    digest = hashlib.sha256(attention.encode())
+def embedding_key(model: nn.Module, texts: TokenTable, attention: str, words: bool = False) -> str:
+    """A name for exactly these vectors: weights, titles and what is read of them."""
+    digest = hashlib.sha256(f"{attention} words={words}".encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

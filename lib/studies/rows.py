@@ -27,6 +27,7 @@ __all__ = [
     "read_seeds",
     "seed_columns",
     "segment_labels",
+    "whitened",
 ]
 
 CONTROL_TEXT = "tfidf"
@@ -96,6 +97,18 @@ def read_embeddings(folder: Path, n_items: int) -> dict[str, NDArray[np.float32]
             )
         found[file.stem] = rows
     return found
+
+
+def whitened(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Text rows turned to their principal directions, each of variance 1.  (V + 1, D) -> (V + 1, R)
+
+    A language model puts nearly all variance into a few directions, and an adapter behind them
+    needs many steps to hear the others.  R ≤ D: directions in which nothing varies are left out.
+    """
+    centred = rows[1:].astype(np.float64) - rows[1:].mean(axis=0, dtype=np.float64)
+    items, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    varies = lengths > 1e-6 * lengths.max(initial=np.finfo(np.float64).tiny)
+    return np.pad(items[:, varies] * len(centred) ** 0.5, ((1, 0), (0, 0))).astype(np.float32)
 
 
 def read_baselines(folder: Path, targets: Targets) -> dict[str, NDArray[np.float64]]:

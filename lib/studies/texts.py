@@ -213,11 +213,12 @@ def embed_titles(
     attention: str,
     cache: Path,
     device: str = "cpu",
+    words: bool = False,
 ) -> NDArray[np.float32]:
-    """One vector per title, read back where weights, titles and attention are the same."""
+    """One vector per title, read back where weights, titles and what is read are the same."""
     texts = tokenise(backbone.tokenizer, titles, max_tokens=max_tokens)
     model = backbone.model.to(device)
-    place = cache / f"{embedding_key(model, texts, attention)}.npy"
+    place = cache / f"{embedding_key(model, texts, attention, words)}.npy"
     if place.exists():
         return cast(NDArray[np.float32], np.load(place, allow_pickle=False))
     precision = choose_precision("auto", torch.device(device), model)
@@ -227,6 +228,7 @@ def embed_titles(
         token_budget=token_budget,
         pad_id=backbone.pad_id,
         precision=getattr(torch, precision),
+        words=words,
     )
     write_atomic(place, lambda file: np.save(file, vectors))
     return vectors

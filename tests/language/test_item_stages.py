@@ -126,14 +126,27 @@ def test_vectors_do_not_depend_on_batch_mates_and_empty_titles_are_zero(family):
     np.testing.assert_allclose(together[0], states.detach(), atol=1e-5)
 
 
+def test_words_as_they_enter_stand_in_front_of_the_last_states(family):
+    model, table = make_model(family), TokenTable.from_rows([[5, 6, 7], [], [8]])
+    last = embed_tokens(model, table, token_budget=8, pad_id=0)
+    both = embed_tokens(model, table, token_budget=1000, pad_id=0, words=True)
+    assert both.shape == (3, 64)
+    assert not both[1].any()
+    entered = model.get_input_embeddings().weight.detach().numpy()
+    for row, ids in ((0, [5, 6, 7]), (2, [8])):
+        for found, wanted in ((both[row, :32], entered[ids].mean(0)), (both[row, 32:], last[row])):
+            np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
 def test_the_name_of_vectors_changes_with_weights_titles_and_attention():
     model, table = make_model("qwen3"), TokenTable.from_rows([[1], [2]])
     names = {embedding_key(model, table, "causal"), embedding_key(model, table, "bidirectional"),
+             embedding_key(model, table, "causal", words=True),
              embedding_key(model, TokenTable.from_rows([[1, 2], []]), "causal")}  # fmt: skip
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1
     names.add(embedding_key(model, table, "causal"))
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 @pytest.mark.slow

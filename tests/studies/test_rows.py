@@ -11,6 +11,7 @@ from lib.studies.rows import (
     read_embeddings,
     read_seeds,
     seed_columns,
+    whitened,
 )
 
 SETTINGS = {"id": {"learning_rate": 1e-3, "dropout": 0.1},
@@ -80,3 +81,22 @@ def test_ranks_of_other_targets_are_refused(tmp_path):
     others = Targets(TARGETS.users, TARGETS.positions + 1)
     with pytest.raises(ValueError, match=r"3 other targets.*run 13_measure_baselines"):
         read_baselines(tmp_path, others)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_dims", "rank"), [(40, 3, 3), (40, 8, 5), (4, 9, 3), (1, 3, 0)]
+)
+def test_whitened_rows_vary_alike_in_every_direction_and_say_the_same(n_rows, n_dims, rank):
+    rng = np.random.default_rng(2)
+    wide = rng.normal(size=(n_rows, min(n_dims, 5))) @ rng.normal(size=(min(n_dims, 5), n_dims))
+    rows = np.vstack([np.zeros(n_dims), 7 + wide * 100]).astype(np.float32)
+    found = whitened(rows)
+    assert found.shape == (n_rows + 1, rank)
+    assert not found[0].any()
+    inner = found[1:].astype(np.float64)
+    np.testing.assert_allclose(inner.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(inner.T @ inner / n_rows, np.eye(rank), atol=1e-4)
+    # nothing is lost: the rows of before are a linear map of those of after
+    before = rows[1:] - rows[1:].mean(axis=0)
+    told = inner @ np.linalg.lstsq(inner, before, rcond=None)[0]
+    np.testing.assert_allclose(told, before, atol=1e-2)
