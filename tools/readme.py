@@ -49,7 +49,7 @@ SHOWN = (
     Shown(system="LLM2Rec", notebook="25_evaluate_sasrec", metric="ndcg@10", title="NDCG@10",
           cheap=f"{COUNTED}|tfidf.*|id|shuffled.*"),
     Shown(system="soft tokens", notebook="31_evaluate_soft_tokens", metric="ndcg@10",
-          title="NDCG@10", cheap=COUNTED),
+          title="NDCG@10", cheap=f"{COUNTED}|sasrec.*|bpr-mf|fpmc"),
     Shown(system="LLM-CTR", notebook="43_compare_on_x4", metric="auc", title="AUC",
           cheap="baseline|random projector"),
     Shown(system="the ladder: DCNv2", notebook="51_train_dcnv2", metric="auc",
