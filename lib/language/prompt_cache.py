@@ -62,7 +62,7 @@ def encode_prompt(model: nn.Module, prompt: Sequence[int]) -> Cache:
     growing = DynamicCache(config=trunk.config)
     with torch.set_grad_enabled(is_tuned and torch.is_grad_enabled()):
         trunk(input_ids=ids, past_key_values=growing, use_cache=True)
-    shared = trunk.config._attn_implementation == FUSED
+    shared = trunk.config._attn_implementation == FUSED  # type: ignore[union-attr]
     return Cache(layers=[ReadOnlyLayer(layer.keys, layer.values, shared=shared)
                          for layer in growing.layers])  # fmt: skip
 
