@@ -82,12 +82,15 @@ def next_titles(data: Path, n: int):  # type: ignore[no-untyped-def]
 
 
 def csft(way: str, data: Path, precision: str, n_examples: int) -> dict[str, float]:
+    from lib.language.attention import FUSED
     from lib.language.collaborative import next_title_loss
     from lib.language.tokens import budget_batches
     from lib.train.losses import full_softmax
 
     titles = next_titles(data, n_examples)
     model = make_model("small", 151_936)
+    if way == "ours":
+        model.set_attn_implementation(FUSED)  # type: ignore[operator]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if way == "plain":
         order = np.random.default_rng(3).permutation(len(titles))
@@ -123,7 +126,8 @@ def embed(way: str, data: Path, precision: str, n_titles: int) -> dict[str, floa
     from lib.language.embed import embed_tokens, export_sentence_transformer
     from lib.language.tokens import tokenise
 
-    titles = beauty_titles(data)[:n_titles]
+    # sentence-transformers cannot encode a batch of empty titles
+    titles = [title for title in beauty_titles(data)[:n_titles] if title.strip()]
     backbone = Backbone(make_model("small", 151_936).eval(), real_tokenizer(data))  # type: ignore[arg-type]
     set_attention(backbone.model, "bidirectional")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
