@@ -4,7 +4,7 @@ The fused kernel's backward takes several times as long in bfloat16 on a CPU, a 
 step; the products around it follow autocast as ever.  On other devices nothing changes.
 
 Keys that carry a ``prompt`` stand behind it.  Every row asks the same prompt, so all rows ask it in
-one product, and its keys and values are neither copied for each row nor kept for backward:
+one product, and no row has a copy of its keys and values, neither forward nor for backward:
 
     scores   [q kᵀ of the prompt | q kᵀ of the row's own tokens]      one softmax over both
 """
@@ -32,7 +32,7 @@ def attend(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """(B, H, Q, D), (B, G, K, D) twice, (B, 1, Q, K) or none -> (B, Q, H, D)"""
-    prompt: tuple[Tensor, Tensor] | None = getattr(key, "prompt", None)
+    prompt = getattr(key, "prompt", None)  # a layer of lib.language.prompt_cache
     is_cpu, narrow = query.device.type == "cpu", query.dtype
     if is_cpu:  # autocast leaves some of them long
         query, key, value = (x.float() if x.dtype == torch.bfloat16 else x
@@ -41,7 +41,10 @@ def attend(
         if prompt is None:
             mixed, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
         else:
-            mixed = behind_prompt(query, key, value, prompt, mask, options.get("scaling"))
+            prompt.asked = True
+            stored = prompt.keys, prompt.values
+            scaling, dropout = options.get("scaling"), options.get("dropout", 0.0)
+            mixed = behind_prompt(query, key, value, stored, mask, scaling, dropout)
     return mixed.to(narrow), None
 
 
@@ -52,6 +55,7 @@ def behind_prompt(
     prompt: tuple[Tensor, Tensor],
     mask: Tensor | None,
     scaling: float | None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention of rows to one prompt and, causally, to their own tokens.
 
@@ -64,12 +68,13 @@ def behind_prompt(
     asked = query.unflatten(1, (n_groups, -1)) * (scaling or width**-0.5)  # (B, G, H/G, S, D)
     far = (asked.transpose(0, 1).flatten(1, 3) @ told.mT).unflatten(1, shape).transpose(0, 1)
     near = (asked.flatten(2, 3) @ key.mT).unflatten(2, shape[1:])
-    seen = torch.ones(n_own, n_own, dtype=torch.bool, device=query.device).tril()
-    if mask is not None:
-        seen = mask[:, :, None, :, n_prompt:]
-    near = near.masked_fill(~seen, float("-inf"))
+    if mask is None:  # the whole prompt, and the row's own tokens up to itself
+        seen = torch.ones(n_own, n_prompt + n_own, dtype=torch.bool, device=query.device)
+        mask = seen.tril(n_prompt)[None, None]
+    scores = torch.cat([far, near], dim=-1).masked_fill(~mask[:, :, None], float("-inf"))
     precise = torch.promote_types(query.dtype, torch.float32)
-    weights = torch.cat([far, near], dim=-1).softmax(-1, dtype=precise).to(query.dtype)
+    weights = scores.softmax(-1, dtype=precise).to(query.dtype)
+    weights = nn.functional.dropout(weights, dropout) if dropout else weights
     far, near = weights.split([n_prompt, n_own], dim=-1)
     mixed = (far.transpose(0, 1).flatten(1, 3) @ said).unflatten(1, shape).transpose(0, 1)
     mixed = mixed + (near.flatten(2, 3) @ value).unflatten(2, shape[1:])

@@ -32,14 +32,16 @@ class ReadOnlyLayer(DynamicLayer):
 
     def __init__(self, keys: Tensor, values: Tensor, *, shared: bool = False) -> None:
         super().__init__()
-        self.keys, self.values, self.shared = keys, values, shared  # (1, H, P, D/H)
+        self.keys, self.values = keys, values  # (1, H, P, D/H)
+        self.shared, self.asked = shared, False
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         if self.shared:
-            key_states.prompt = self.keys, self.values  # type: ignore[attr-defined]
+            self.asked = False
+            key_states.prompt = self  # type: ignore[attr-defined]
             return key_states, value_states
         n_rows = key_states.shape[0]
         # .to: under autocast the rows may be shorter floats than the stored prompt
@@ -78,9 +80,15 @@ def continue_from(
     if mask is not None:
         n_prompt = cache.get_seq_length()
         mask = None if bool(mask.all()) else nn.functional.pad(mask, (n_prompt, 0), value=1)
-    return trunk_of(model)(
+    states: Tensor = trunk_of(model)(
         inputs_embeds=soft, attention_mask=mask, past_key_values=cache, use_cache=True
     ).last_hidden_state
+    if any(layer.shared and not layer.asked for layer in cache.layers):  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{type(model).__name__} does not hand the stored prompt to its attention; load it "
+            "with another attention (sdpa), which copies the prompt"
+        )
+    return states
 
 
 def allow_checkpointing(model: PreTrainedModel, prompt: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lib.language.attention import FUSED, attend, behind_prompt
 from lib.language.backbone import hidden_states, set_attention
+from lib.language.prompt_cache import ReadOnlyLayer
 from tests.language.conftest import make_model
 
 IDS = torch.randint(1, 300, (3, 7), generator=torch.Generator().manual_seed(1))
@@ -74,9 +75,11 @@ def attend_one_by_one(query, key, value, prompt, kept, scaling):
 
 @given(
     st.integers(1, 3), st.sampled_from([(2, 1), (4, 2), (3, 3)]), st.integers(1, 4),
-    st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 99),
+    st.integers(1, 5), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
-def test_behind_a_prompt_equals_one_query_at_a_time(n, heads, own, n_prompt, pads, scaled, seed):
+def test_behind_a_prompt_equals_one_query_at_a_time(
+    n, heads, own, n_prompt, pads, hides, scaled, seed
+):
     generator = torch.Generator().manual_seed(seed)
     shapes = [
         (n, heads[0], own, 6),
@@ -90,11 +93,15 @@ def test_behind_a_prompt_equals_one_query_at_a_time(n, heads, own, n_prompt, pad
     if pads:  # right-padded; a row may have no token of its own
         kept = torch.arange(own) < torch.randint(0, own + 1, (n, 1), generator=generator)
     seen = torch.ones(own, own, dtype=torch.bool).tril() & kept[:, None, None, :]
-    mask = torch.nn.functional.pad(seen, (n_prompt, 0), value=True) if pads else None
+    reach = torch.rand(n_prompt, generator=generator) < 0.7 if hides else torch.ones(n_prompt) > 0
+    reach[0] = True
+    mask = torch.cat([reach.expand(n, 1, own, -1), seen.expand(n, 1, own, own)], -1)
+    mask = mask if pads or hides else None
     scaling = 0.3 if scaled else None
     query, key, value, *prompt = parts
     found = behind_prompt(query, key, value, tuple(prompt), mask, scaling)
-    wanted = attend_one_by_one(query, key, value, prompt, kept, scaling or 6**-0.5)
+    near = [part[:, :, reach] for part in prompt]  # as under a window that leaves some out
+    wanted = attend_one_by_one(query, key, value, near, kept, scaling or 6**-0.5)
     torch.testing.assert_close(found, wanted)
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     for a, b in zip(*(torch.autograd.grad((x * weights).sum(), parts) for x in (found, wanted)),
@@ -110,8 +117,20 @@ def test_behind_a_prompt_short_floats_are_widened_on_a_cpu():
     exact = behind_prompt(
         query.double(), key.double(), value.double(), tuple(parts[3:]), None, None
     )
-    key.prompt = tuple(parts[3:])
+    key.prompt = ReadOnlyLayer(*parts[3:], shared=True)
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = attend(torch.nn.Module(), query, key, value, None)
     assert found.dtype == torch.bfloat16
     assert (found.double() - exact).abs().max() < 0.01
+
+
+def test_behind_a_prompt_dropout_scales_what_it_keeps():
+    """One token asks a prompt whose values are all one: the mean stays one, single queries do not."""
+    query, own = torch.randn(4000, 1, 1, 2), torch.ones(4000, 1, 1, 2)
+    prompt = torch.zeros(1, 1, 3, 2), torch.ones(1, 1, 3, 2)
+    found = behind_prompt(query, torch.zeros_like(own), own, prompt, None, None, 0.5)
+    assert found.mean().item() == pytest.approx(1, abs=0.05)
+    assert found.std() > 0.3
+    assert (
+        behind_prompt(query, torch.zeros_like(own), own, prompt, None, None) - 1
+    ).abs().max() < 1e-6

@@ -111,6 +111,15 @@ def test_the_prompt_is_asked_by_all_rows_at_once_and_copied_for_none(generator):
     assert stored <= {x.data_ptr() for x in kept}
 
 
+def test_a_model_that_loses_the_prompt_on_its_way_is_refused(generator):
+    """One soft token needs no mask, so nothing else would notice."""
+    model = make_model("qwen3").requires_grad_(False)
+    cache = encode_prompt(model, PROMPT)
+    model.set_attn_implementation("sdpa")  # knows nothing of a prompt on the keys
+    with pytest.raises(ValueError, match="does not hand the stored prompt to its attention"):
+        continue_from(model, cache, draw(generator, n_soft=1, dtype=torch.float32))
+
+
 def test_the_real_260k_model_keeps_its_prompt(shared_data, generator):
     model = load_stories(shared_data / "stories260k").double().requires_grad_(False)
     soft = draw(generator, width=64)
