@@ -8,6 +8,8 @@ h_0 sees the user alone and is trained too: the loss is −Σ_t log p(i_t | u, i
 
 NOTE[DIFF] The projected tokens are normed and scaled to the language model's own tokens (with a
 learnable gain); the reference's start is a hundred times too short or a thousand times too long.
+``token_gain`` starts them elsewhere: words of length .06 vanish beside what a layer adds (about 1),
+which a language model that predicts words may want, and one that copies items does not.
 """
 
 from collections.abc import Mapping
@@ -43,6 +45,7 @@ class SoftTokenConfig:
     use_user: bool = True
     user_dropout: float = 0.0  # of whole user tokens, so that histories are read too
     dropout: float = 0.0  # of entries of tokens and states
+    token_gain: float | None = None  # where the tokens' scale starts; None: the backbone's words
     sparse_items: bool = False
 
 
@@ -63,7 +66,7 @@ class SoftTokenRecommender(nn.Module):
         scale = 0.02 if config.score == "cosine" else d**-0.5
         self.users = Table(config.n_users, d, lazy=True, scale=scale)
         self.items = Table(config.n_items + 1, d, lazy=config.sparse_items, scale=scale)
-        rms = token_rms(trunk)  # type: ignore[arg-type]
+        rms = config.token_gain or token_rms(trunk)  # type: ignore[arg-type]
         self.user_in, self.item_in = (nn.Linear(d, d_model, bias=False) for _ in range(2))
         self.user_scale, self.item_scale = TokenScale(d_model, rms), TokenScale(d_model, rms)
         self.out = nn.Linear(d_model, d, bias=False)

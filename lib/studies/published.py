@@ -1,6 +1,6 @@
 """Figures that others published, to stand beside ours, and what differs between the two.
 
-Full ranking throughout; with one target a user, recall@K and hit@K are the same number.
+Full ranking unless a table says 1 + 100; with one target a user, recall@K and hit@K are the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,7 +84,44 @@ ML_1M = Published(
     },
     ours={"SASRec, cross-entropy": "id"},
 )
-PUBLISHED = {"games-2023": LLM2REC, "beauty": BEAUTY, "ml-1m": ML_1M}
+BEAUTY_SAMPLED = Published(
+    source="SASRec (ICDM 2018) as its PyTorch repository measures it, three places of the norms, "
+    "Amazon Beauty, target among 100 uniform items",
+    differs=(
+        "Data: theirs keeps every user with five purchases (52,024 users, 57,289 items), ours is "
+        "the 5-core of users and items; more rare items make 100 uniform ones easier to beat. "
+        "Loss: one sampled negative against cross-entropy over all items."
+    ),
+    measures=("hit@10", "ndcg@10"),
+    rows={
+        "SASRec, as published": (0.4669, 0.3104),
+        "SASRec, norms before": (0.4784, 0.3193),
+        "SASRec, norms behind": (0.4696, 0.3146),
+    },
+    ours={"SASRec, norms before": "sasrec"},
+)
+ML_1M_SAMPLED = Published(
+    source="SASRec (ICDM 2018) and its PyTorch repository, MovieLens-1M, target among 100 uniform "
+    "items",
+    differs=(
+        "Data and split are the same. Loss: theirs draws one negative, ours is cross-entropy over "
+        "all items. Each drew its own hundred."
+    ),
+    measures=("hit@10", "ndcg@10"),
+    rows={
+        "SASRec, the paper": (0.8245, 0.5905),
+        "SASRec, norms before": (0.8252, 0.5940),
+        "SASRec, norms behind": (0.8270, 0.5995),
+    },
+    ours={"SASRec, the paper": "sasrec", "SASRec, norms before": "sasrec"},
+)
+PUBLISHED = {
+    "games-2023": LLM2REC,
+    "beauty": BEAUTY,
+    "ml-1m": ML_1M,
+    "beauty, 1 + 100": BEAUTY_SAMPLED,
+    "ml-1m, 1 + 100": ML_1M_SAMPLED,
+}
 
 
 def beside_published(name: str, results: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """The rows of the soft-token study, trained one after another into folders that a kill spares.
 
 pretrained frozen lora random two-layer   the recommender on that backbone
-NAME+titles                               the same with its titles' embeddings
+NAME-user                                 the same without a token for the user
+NAME+titles  NAME-user+titles             with its titles' embeddings
 held-out                                  the first backbone, trained without a share of the users
 sasrec  bpr-mf  fpmc                      what it is compared with, same d, same softmax or same BPR
 
@@ -102,19 +103,20 @@ class Row:
     folder: Path
 
 
-def parse_row(row: str) -> tuple[str, bool]:
-    """The name and whether titles are used.
+def parse_row(row: str) -> tuple[str, bool, bool]:
+    """The name, whether the user has a token, whether titles are used.
 
-    >>> parse_row("frozen+titles")
-    ('frozen', True)
+    >>> parse_row("frozen-user+titles")
+    ('frozen', False, True)
     """
-    name, _, extra = row.partition("+")
-    known = (*BACKBONES, "held-out", "sasrec", "bpr-mf", "fpmc")
-    takes_titles = name in (*BACKBONES, "held-out", "sasrec")
-    if name not in known or extra not in ("", "titles") or (extra and not takes_titles):
-        raise ValueError(f"row {row!r}: expected one of {', '.join(known)}, the recommender's and "
-                         "sasrec also with +titles")  # fmt: skip
-    return name, bool(extra)
+    marked, _, extra = row.partition("+")
+    name, soft = marked.removesuffix("-user"), (*BACKBONES, "held-out")
+    known = (*soft, "sasrec", "bpr-mf", "fpmc")
+    possible = (name == marked or name in soft) and (not extra or name in (*soft, "sasrec"))
+    if name not in known or extra not in ("", "titles") or not possible:
+        raise ValueError(f"row {row!r}: expected one of {', '.join(known)}; the recommender's also "
+                         "with -user, these and sasrec also with +titles")  # fmt: skip
+    return name, name == marked, bool(extra)
 
 
 def users_left_out(study: Study) -> NDArray[np.int32]:
@@ -138,7 +140,7 @@ def train_row(
 
     ``keep`` is where the recommender itself goes, for ``recommend`` and the diagnostics.
     """
-    name, with_titles = parse_row(row)
+    name, _, with_titles = parse_row(row)
     if with_titles and study.titles is None:
         raise ValueError(f"row {row!r} needs titles: give the notebook a source of embeddings")
     if keep is not None and name not in BACKBONES:
@@ -208,7 +210,7 @@ def run_soft(
     study: Study, row: str, plan: Plan, titles: NDArray[np.float32] | None, scratch: Path,
     keep: Path | None, report: Callable[..., None] | None,
 ) -> tuple[Result, Vectors, dict[str, float]]:  # fmt: skip
-    name, _ = parse_row(row)
+    name, with_user, _ = parse_row(row)
     histories, tuned = study.histories, settings_of(study, name)
     left_out = users_left_out(study) if name == "held-out" else None
     kind = cast(BackboneKind, "pretrained" if name == "held-out" else name)
@@ -216,8 +218,8 @@ def run_soft(
     config = SoftTokenConfig(
         n_users=histories.n_users, n_items=histories.n_items, d_rec=study.d_rec,
         max_len=study.max_len, score=study.score, temperature=study.temperature or 1.0,
-        use_user=study.use_user, dropout=tuned.get("dropout", 0.0),
-        user_dropout=tuned.get("user_dropout", 0.0),
+        use_user=study.use_user and with_user, dropout=tuned.get("dropout", 0.0),
+        user_dropout=tuned.get("user_dropout", 0.0), token_gain=tuned.get("token_gain"),
         sparse_items=study.loss.is_sampled(histories.n_items),
     )  # fmt: skip
     added = titles if study.title_use == "add" else None

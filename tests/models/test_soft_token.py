@@ -75,6 +75,21 @@ def test_loss_is_the_mean_over_all_items_the_first_included(score, titles):
             torch.testing.assert_close(fast[name], p.grad, rtol=0, atol=1e-5)
 
 
+def test_tokens_start_at_the_length_of_words_or_where_they_are_told_to():
+    words = make_model("qwen3").get_input_embeddings().weight.detach()
+    rms = float(words.double().square().mean().sqrt())
+    for told, expected in ((None, rms), (1.5, 1.5)):
+        model = make(token_gain=told)
+        tokens = []
+        hook = model.trunk.register_forward_pre_hook(
+            lambda _m, _a, given, kept=tokens: kept.append(given["inputs_embeds"]), with_kwargs=True
+        )
+        model(USERS, ITEMS)
+        hook.remove()
+        lengths = tokens[0][0].square().mean(dim=-1).sqrt()  # a norm's epsilon takes a little
+        torch.testing.assert_close(lengths, torch.full_like(lengths, expected), rtol=2e-2, atol=0)
+
+
 def test_only_training_targets_are_predicted():
     model = make()
     predict = ITEMS > 0

@@ -1,5 +1,7 @@
 """The soft-token study put together: what is trained, on which negatives, and what a loss is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -406,7 +408,7 @@ def saved(histories, backbone, tmp_path_factory):
     return folder, row
 
 
-@pytest.mark.parametrize("row", ["lora", "two-layer", "sasrec+titles", "bpr-mf", "fpmc"])
+@pytest.mark.parametrize("row", ["lora", "two-layer-user", "sasrec+titles", "bpr-mf", "fpmc"])
 def test_every_kind_of_row_trains_and_is_read_back(histories, backbone, row, tmp_path):
     study = make_study(histories, backbone)
     found = train_row(
@@ -423,11 +425,26 @@ def test_every_kind_of_row_trains_and_is_read_back(histories, backbone, row, tmp
         np.testing.assert_allclose(encode(run.model, windows), found.users, atol=1e-5)
 
 
+def test_a_row_without_user_tokens_serves_everybody_alike(histories, backbone, tmp_path):
+    study = make_study(histories, backbone)
+    train_row(study, "random-user+titles", 1, tmp_path / "row", keep=tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    assert not run.model.config.use_user
+    windows = test_windows(histories, histories.targets["test"], 10)
+    others = replace(windows, users=windows.users[::-1].copy())
+    np.testing.assert_array_equal(encode(run.model, windows), encode(run.model, others))
+    told = [{"items": [run.keys[1]], "user": user} for user in (0, 1, "nobody")]
+    lists = [answer["items"] for answer in recommend(run, told, k=3)]
+    assert lists[0] == lists[1] == lists[2]
+
+
 def test_wrong_rows_are_refused(histories, backbone, tmp_path):
     with pytest.raises(ValueError, match="expected one of"):
         parse_row("gru")
     with pytest.raises(ValueError, match="expected one of"):
         parse_row("fpmc+titles")
+    with pytest.raises(ValueError, match="expected one of"):
+        parse_row("sasrec-user")
     with pytest.raises(ValueError, match="kept for `recommend`"):
         train_row(make_study(histories, backbone), "sasrec", 1, tmp_path / "r", keep=tmp_path / "k")
 
