@@ -2,14 +2,18 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from lib.data.files import sha256_of, write_json
-from tools.faults import models, stores, wishes, workspace
+from tools.faults import models, stores, trial, wishes, workspace
 from tools.faults.same import differences
 from tools.faults.trial import Pair
-from tools.faults.workspace import Workspace
+from tools.faults.workspace import Answer, Workspace
 
 KEY = "a1b2c3d4e5f6"
 PARAMETERS = "epochs: int = 3  # 1..9: passes\nnames: list[str] = []  # any"
@@ -63,20 +67,20 @@ UNDONE = [
 @pytest.mark.parametrize("stage", UNDONE, ids=lambda stage: stage.__name__)
 def test_a_stage_bites_and_is_undone(pair, stage):
     before = contents(pair.space)
-    with stage(pair) as trial:
+    with stage(pair) as staged:
         assert contents(pair.space) != before
-        assert trial.words
-        assert trial.expect.says
+        assert staged.words
+        assert staged.expect.says
     assert contents(pair.space) == before
 
 
 def test_cut_weights_are_half_and_the_profile_names_them(pair):
-    with models.cut(pair) as trial:
+    with models.cut(pair) as staged:
         node = pair.space.profile().nodes["reader"]
         assert node.inputs["model"] == "raw:own_model"
         own = pair.space.root / "data" / "raw" / "own_model"
         assert (own / "model.safetensors").stat().st_size == 100
-        assert trial.words == ("smoke", "--only", "reader")
+        assert staged.words == ("smoke", "--only", "reader")
     assert pair.space.profile().nodes["reader"].inputs["model"] == "backbone/model"
 
 
@@ -112,6 +116,61 @@ def test_what_a_killed_run_left_is_named(pair):
     (pair.folder / ".tmp-1").mkdir()
     (pair.folder / "lease.json").write_text("{}")
     assert pair.space.leftovers("reader") == [".tmp-1", "lease.json"]
+
+
+def test_a_folder_is_untouched_until_a_later_run_could_tell(pair):
+    space, scratch = pair.space, pair.folder / f"scratch-{KEY}"
+    scratch.mkdir()
+    (pair.folder / "failed").mkdir()
+    (pair.folder / "log.txt").write_text("a run")
+    assert space.untouched("reader")
+    (scratch / "epoch.pt").write_text("a checkpoint")
+    assert not space.untouched("reader")
+    space.restore("reader")
+    (pair.folder / "lease.json").write_text("{}")
+    assert not space.untouched("reader")
+    space.restore("reader")
+    with stores.garbage(pair):
+        assert not space.untouched("reader")
+
+
+def test_one_run_stands_for_all_faults_that_left_nothing_and_for_no_other(pair, monkeypatch):
+    asked = []
+
+    def run(*words, **_):
+        asked.append("--force" in words)
+        return Answer(0, "")
+
+    monkeypatch.setattr(pair.space, "run", run)
+    for touched in (False, False, True, False):
+        if touched:
+            (pair.folder / ".tmp-1").mkdir()
+        found = trial.afterwards(pair, rerun=True)
+        assert found == (["left behind: .tmp-1"] if touched else [])
+        pair.space.restore("reader")
+    assert asked == [True, False, True, False]
+
+
+def test_a_process_that_lives_on_is_named():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert workspace.gone([process.pid], seconds=0.1) == [process.pid]
+        process.kill()
+    assert workspace.gone([process.pid]) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP")
+def test_a_pause_of_everything_is_noticed():
+    code = (
+        "import time\nfrom tools.faults.trial import Pauses\n"
+        "with Pauses(1.0) as pauses:\n"
+        "    print('ready', pauses.any, flush=True)\n    time.sleep(4)\nprint(pauses.any)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready False\n"
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        child.send_signal(signal.SIGCONT)
+        assert child.stdout.readline() == "True\n"
 
 
 def test_what_a_killed_matrix_left_is_mended(pair, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tools.faults import blows, hostile, models, stores, wishes
 from tools.faults.table import Matrix
-from tools.faults.trial import Fault, try_pair
+from tools.faults.trial import ATTEMPTS, Fault, Pauses, Verdict, try_pair
 from tools.faults.workspace import ROOT, Case, Workspace
 
 FAULTS: tuple[Fault, ...] = (
@@ -107,15 +107,28 @@ def run_matrix(
                 continue
             if time.monotonic() - began > 60 * options.minutes:
                 return
-            dice = random.Random(f"{fault.name} {case.node}")
-            verdict = try_pair(space, case, fault, dice)
-            space.tidy(case.node)
-            if verdict.problems:
-                space.restore(case.node)
+            verdict = judged(space, case, fault)
             matrix.add(case.node, fault.name, verdict)
             shown = "; ".join(verdict.problems) or ("" if verdict.state == "ok" else verdict.state)
             print(f"{fault.name:<17} {case.node:<22} {verdict.seconds:5.1f} s  {shown or 'ok'}",
                   flush=True)  # fmt: skip
+
+
+def judged(space: Workspace, case: Case, fault: Fault) -> Verdict:
+    """The verdict of a pair; once more if it found a problem while the machine stood still."""
+    for _ in range(ATTEMPTS):
+        with Pauses() as pauses:
+            dice = random.Random(f"{fault.name} {case.node}")
+            try:
+                verdict = try_pair(space, case, fault, dice)
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                verdict = Verdict("problem", [f"could not be staged: {error}"])
+        space.tidy(case.node)
+        if verdict.problems:
+            space.restore(case.node)
+        if not (verdict.problems and pauses.any):
+            break
+    return verdict
 
 
 if __name__ == "__main__":

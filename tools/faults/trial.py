@@ -3,6 +3,7 @@
 import random
 import re
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +14,10 @@ from lib.pipeline.store import Result
 from tools.faults.same import differences
 from tools.faults.workspace import Answer, Case, Process, Workspace
 
-__all__ = ["Expect", "Fault", "Pair", "Stage", "Trial", "Verdict", "judge", "try_pair"]
+__all__ = [
+    "ATTEMPTS", "Expect", "Fault", "Pair", "Pauses", "Stage", "Trial", "Verdict", "judge",
+    "told", "try_pair",
+]  # fmt: skip
 
 ATTEMPTS = 3  # a kill may come too late, a limit may not be felt: again, at an earlier cell
 
@@ -40,6 +44,7 @@ class Trial:
     quiet: bool = False  # nobody is left who could say anything
     answer: Answer | None = None
     problems: tuple[str, ...] = ()  # what the stage itself found
+    after: Callable[[], list[str]] = list  # what it finds once the command has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,16 @@ COUNT = re.compile(r"\d+ (done|ran|failed|blocked|restored).* s$")
 
 
 def stages_of(fault: Fault, pair: Pair) -> Iterator[tuple[Trial, Answer, list[str]]]:
-    """Stage by stage the trial, its answer, and what the fault did to the last good result."""
+    """Stage by stage the trial, its answer, and what else was found, as in the last good result."""
     for stage in fault.stages:
         for attempt in range(ATTEMPTS):
             with stage(replace(pair, attempt=attempt)) as trial:
                 if not trial.words and trial.answer is None:
                     break
                 answer = trial.answer or pair.space.run(*trial.words, during=trial.during)
-                lost = pair.space.loss(pair.node) if trial.intact else []
+                lost = [*trial.problems[:3], *trial.after()]
+                if trial.intact:
+                    lost += [f"while it lasted: {x}" for x in pair.space.loss(pair.node)[:2]]
             late = fault.retries and answer.code == 0 and attempt < ATTEMPTS - 1
             if not late:
                 yield trial, answer, lost
@@ -152,12 +159,39 @@ def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) ->
     said: list[str] = []
     for trial, answer, lost in stages_of(fault, pair):
         problems += judge(trial.expect, answer, trial.quiet)
-        problems += trial.problems[:3]
-        problems += [f"while it lasted: {loss}" for loss in lost[:2]]
+        problems += lost
         said.append(told(answer) or f"exit code {answer.code}")
-    problems += afterwards(pair, space.run(*pair.only(*["--force"] * fault.rerun)))
+    problems += afterwards(pair, fault.rerun)
     spent = round(time.monotonic() - began, 1), round(cpu_seconds() - cpu, 1)
     return Verdict("problem" if problems else "ok", problems, said, *spent)
+
+
+class Pauses:
+    """Whether everything stood still for a while, as on a machine that was put to sleep.
+
+    Limits of time pass meanwhile, so that a problem then says nothing: the pair is tried again.
+    """
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self.patience, self.longest, self.over = patience, 0.0, threading.Event()
+
+    def __enter__(self) -> "Pauses":
+        threading.Thread(target=self.keep, daemon=True).start()
+        return self
+
+    def keep(self) -> None:
+        while True:
+            began = time.monotonic()
+            if self.over.wait(1.0):
+                return
+            self.longest = max(self.longest, time.monotonic() - began - 1.0)
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+
+    @property
+    def any(self) -> bool:
+        return self.longest > self.patience
 
 
 def cpu_seconds() -> float:
@@ -166,8 +200,22 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def afterwards(pair: Pair, answer: Answer) -> list[str]:
-    """What is not as it was before, once the fault is gone and the node has run again."""
+def afterwards(pair: Pair, rerun: bool) -> list[str]:
+    """What is not as it was before, once the fault is gone and the node has run again.
+
+    Where a fault left the folder as if nothing had happened, one such run stands for all.
+    """
+    space, untouched = pair.space, pair.space.untouched(pair.node)
+    force = rerun and not (untouched and pair.node in space.rerun)
+    answer = space.run(*pair.only(*["--force"] * force))
+    found = changes(pair, answer)
+    if force and untouched and not found:
+        space.rerun.add(pair.node)
+    return found
+
+
+def changes(pair: Pair, answer: Answer) -> list[str]:
+    """How the node differs from its undisturbed run."""
     if answer.code:
         return [f"afterwards exit code {answer.code}: {told(answer)}"]
     space = pair.space

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("lib", "notebooks", "params", "tools", "run_all.py", "requirements.lock")
 PROFILE = "smoke"
 DEAD_HUB = "http://127.0.0.1:9"  # nothing listens there: a run that asks a hub fails at once
-LONGEST = 600.0  # seconds for one command
+LONGEST = 3600.0  # seconds for one command, on a machine that others use too
 Process = subprocess.Popen[str]
 
 
@@ -66,6 +66,7 @@ class Workspace:
         self.home = Home(self.root)
         self.store = Store(self.home, PROFILE)
         self.good = Store(Home(folder / "good"), PROFILE)
+        self.rerun: set[str] = set()  # nodes that were run again from an untouched folder
 
     def make(self, until: tuple[str, ...] = ()) -> bool:
         """Copy the tree and run the smoke profile where that is not done; True for a new copy."""
@@ -198,6 +199,19 @@ class Workspace:
         kept = {"current", "log.txt"} | {r.key for r in self.store.results(node)}
         return sorted(n for n in names - kept if not n.startswith(("corrupt-", "scratch-")))
 
+    def untouched(self, node: str) -> bool:
+        """Whether a later run finds what it would find had nothing happened.
+
+        Nothing reads the log and the page of a failure, and scratch without a file is empty.
+        """
+        names = [path for path in self.store.folder(node).iterdir() if path.name != "failed"]
+        scratch = [path for path in names if path.name.startswith("scratch-")]
+        rest = {path.name for path in names} - {path.name for path in scratch} - {"log.txt"}
+        return (
+            rest == {"current", self.result(node).key} and not self.loss(node)
+            and not any(path.is_file() for place in scratch for path in place.rglob("*"))
+        )  # fmt: skip
+
     def restore(self, node: str) -> None:
         """Bring one node's folder back to what the undisturbed run left."""
         folder = self.store.folder(node)
@@ -231,18 +245,19 @@ def tree_digest(root: Path) -> str:
     """The code that decides results; the matrix itself is not part of it."""
     files = [path for name in COPIED for path in (
         sorted((root / name).rglob("*")) if (root / name).is_dir() else [root / name]
-    ) if path.is_file() and path.suffix != ".pyc" and "faults" not in path.parts]  # fmt: skip
+    ) if path.is_file() and path.suffix != ".pyc"
+      and "faults" not in path.relative_to(root).parts]  # fmt: skip
     return digest({path.relative_to(root).as_posix(): sha256_of(path) for path in files})
 
 
-def gone(pids: list[int], seconds: float = 15.0) -> bool:
-    """Whether these processes end within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(alive(pid) for pid in pids):
-            return True
+def gone(pids: list[int], seconds: float = 60.0) -> list[int]:
+    """The processes that do not end within some seconds; those in which we stood still are free."""
+    for _ in range(int(seconds / 0.05)):
+        left = [pid for pid in pids if alive(pid)]
+        if not left:
+            return []
         time.sleep(0.05)
-    return False
+    return left
 
 
 def alive(pid: int) -> bool:
