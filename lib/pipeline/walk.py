@@ -104,5 +104,6 @@ def collect(
             return "ran", ""
         reasons = "; ".join(now.reasons)
         return "failed", f"the worker has other code or packages than the runner: {reasons}"
-    killed = f"the worker was killed by signal {-code}" if code < 0 else ""
+    reason = ", as the system does when memory runs out" if code == -9 else ""
+    killed = f"the worker was killed by signal {-code}{reason}" if code < 0 else ""
     return "blocked" if code == 3 else "failed", said.strip() or killed

@@ -148,7 +148,7 @@ class Attempt:
             raise NotebookFailed(
                 f"the kernel died ({run.death}) with a peak memory of {run.peak_bytes / MEGA:.0f} "
                 f"MB of {memory_bytes() / MEGA:.0f} MB"
-                + ("; probably out of memory" if "SIGKILL" in run.death else "")
+                + ("; as the system ends it when memory runs out" if "SIGKILL" in run.death else "")
             )
         if run.error:
             raise NotebookFailed(clean_text(str(run.error))) from run.error

@@ -48,9 +48,10 @@ def killer(kind: str) -> Stage:
     """SIGKILL for the kernel, its worker or the runner."""
     codes = {"runner": -signal.SIGKILL}
     says = {
-        "kernel": {**FAILED, "the cause": r"the kernel died \(signal SIGKILL\) with a peak memory",
-                   "the cell": r"\.ipynb, cell \d+", "the remedy": AGAIN},
-        "worker": {**FAILED, "the cause": "the worker was killed by signal 9", "the remedy": AGAIN},
+        "kernel": {**FAILED, "the cell": r"\.ipynb, cell \d+", "the remedy": AGAIN,
+                   "the cause": r"the kernel died \(signal SIGKILL\) .*peak memory of .* runs out"},
+        "worker": {**FAILED, "the remedy": AGAIN,
+                   "the cause": "the worker was killed by signal 9, .* memory runs out"},
         "runner": {},
     }[kind]  # fmt: skip
 
