@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lib.data.files import read_json
 from lib.data.histories import Histories, Targets
 from lib.evaluate import ranking, segments
 from lib.evaluate.uncertainty import Interval, bootstrap_mean
@@ -18,6 +20,7 @@ __all__ = [
     "counting_rows",
     "measure",
     "rank_scorer",
+    "read_neighbours",
     "sample_of",
     "segment_table",
     "tune_neighbours",
@@ -63,6 +66,12 @@ def training_part(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.i
     """The training sequences as CSR."""
     users = np.arange(histories.n_users, dtype=np.int32)
     return histories.seen(users, histories.train_lengths)
+
+
+def read_neighbours(folder: Path, histories: Histories) -> Scorer:
+    """Item-kNN with the settings that 13 chose, counted anew from the training part."""
+    config = NeighbourConfig(**cast(dict[str, Any], read_json(folder / "item_knn.json")))
+    return neighbours(*training_part(histories), histories.counts, config)
 
 
 def rank_scorer(

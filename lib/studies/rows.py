@@ -5,6 +5,7 @@ NAME         text alone: the embeddings of that name behind an adapter
 NAME+id      both, summed
 NAME~id      both, weighed by a gate
 shuffled+id  the control: TF-IDF rows given to other items
+ROW&item-kNN any of these, its probabilities mixed with those of item-kNN
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,10 +28,12 @@ __all__ = [
     "read_seeds",
     "seed_columns",
     "segment_labels",
+    "unmixed",
     "whitened",
 ]
 
 CONTROL_TEXT = "tfidf"
+MIXED = "&item-kNN"
 
 
 def build_recipes(
@@ -49,7 +52,7 @@ def build_recipes(
     """
     recipes = {}
     for row in rows:
-        name, kind = _parse(row)
+        name, kind = _parse(unmixed(row))
         if kind not in settings:
             raise ValueError(f"row {row!r} needs settings for {kind!r}, got {sorted(settings)}")
         source = CONTROL_TEXT if name == "shuffled" else name
@@ -64,8 +67,18 @@ def build_recipes(
             adapter=adapter,
             tuned=tuned,
             shuffled=name == "shuffled",
+            mixed=row.endswith(MIXED),
         )
     return recipes
+
+
+def unmixed(row: str) -> str:
+    """The row that is trained.
+
+    >>> unmixed("tfidf+id&item-kNN")
+    'tfidf+id'
+    """
+    return row.removesuffix(MIXED)
 
 
 def _parse(row: str) -> tuple[str, Kind]:

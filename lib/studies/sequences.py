@@ -9,12 +9,14 @@ from typing import Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from lib.data.files import read_json, write_atomic, write_json
 from lib.data.histories import Histories, Targets
 from lib.evaluate import ranking
 from lib.models.item_inputs import Kind, build_item_input
+from lib.models.neighbours import Scorer
 from lib.models.sasrec import (
     Criterion,
     SASRec,
@@ -23,6 +25,7 @@ from lib.models.sasrec import (
     full,
     next_item_loss,
 )
+from lib.studies.mixing import Asked, mix
 from lib.train.loop import Result, train
 from lib.train.losses import full_softmax
 from lib.train.plan import Plan
@@ -44,6 +47,7 @@ class Recipe:
     adapter: Literal["linear", "mlp"] = "linear"
     tuned: bool = False
     shuffled: bool = False  # the control: every item gets another item's text
+    mixed: bool = False  # with item-kNN's probabilities, by a weight chosen on validation
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,23 @@ def rank_split(
     device: str = "cpu",
 ) -> Ranked:
     """Rank every target among all items, given the history before it."""
-    ids, lengths = histories.windows(targets.users, targets.positions, model.config.max_len)
-    order = np.argsort(lengths, kind="stable")  # equal lengths together: nothing to pad
-    vectors = encode_users(model, to_device(ids[order], device), to_device(lengths[order], device))
-    users = torch.cat(list(vectors)).float()
+    order, users = encode_targets(model, histories, targets, device=device)
     items = model.item_vectors().float()
     wanted = histories.target_items(targets)
     seen = histories.seen(targets.users[order], targets.positions[order]) if filter_seen else None
     ranks = np.empty(len(order))
     ranks[order] = ranking.rank_targets(users, items, wanted[order], seen)
     return Ranked(targets.users, wanted, ranks)
+
+
+def encode_targets(
+    model: SASRec, histories: Histories, targets: Targets, *, device: str
+) -> tuple[NDArray[np.int64], Tensor]:
+    """The state before each target, short histories first.  -> order (N,), states (N, D)"""
+    ids, lengths = histories.windows(targets.users, targets.positions, model.config.max_len)
+    order = np.argsort(lengths, kind="stable")  # equal lengths together: nothing to pad
+    states = encode_users(model, to_device(ids[order], device), to_device(lengths[order], device))
+    return order, torch.cat(list(states)).float()
 
 
 def train_sasrec(
@@ -131,18 +142,46 @@ def run_recipe(
     valid: Targets,
     test: Targets,
     filter_seen: bool,
+    neighbours: Scorer | None = None,
     device: str = "cpu",
     scratch: Path | None = None,
     report: Callable[..., None] | None = None,
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Train one row with one seed, then open the test split once.  -> ranks (N,), cost
 
-    A finished row in ``scratch`` is read back and not trained again.
+    A finished row in ``scratch`` is read back and not trained again; a mixed row is made of the
+    row it mixes, found in the same ``scratch``.
     """
     done = scratch / "ranks.npy" if scratch is not None else None
     if done is not None and done.exists() and scratch is not None:
+        ranks = np.load(done, allow_pickle=False)
         cost = cast(dict[str, float], read_json(scratch / "cost.json"))
-        return np.load(done, allow_pickle=False), cost
+        vectors = load_file(scratch / "vectors.safetensors")
+    else:
+        ranks, cost, vectors = _train_recipe(
+            histories, recipe, config, plan, valid=valid, test=test, filter_seen=filter_seen,
+            device=device, scratch=scratch, report=report,
+        )  # fmt: skip
+        if done is not None and scratch is not None:
+            save_file(vectors, scratch / "vectors.safetensors")
+            write_json(scratch / "cost.json", cost)
+            write_atomic(done, lambda file: np.save(file, ranks))
+    if not recipe.mixed:
+        return ranks, cost
+    if neighbours is None:
+        raise ValueError("a mixed row needs the scorer of item-kNN, from 13_measure_baselines")
+    ranks, weight = mix(
+        Asked(valid, vectors["valid"]), Asked(test, vectors["test"]), vectors["items"], histories,
+        neighbours, max_len=config.max_len, filter_seen=filter_seen,
+    )  # fmt: skip
+    return ranks, cost | {"weight of item-kNN": weight}
+
+
+def _train_recipe(
+    histories: Histories, recipe: Recipe, config: SASRecConfig, plan: Plan, *, valid: Targets,
+    test: Targets, filter_seen: bool, device: str, scratch: Path | None,
+    report: Callable[..., None] | None,
+) -> tuple[NDArray[np.float64], dict[str, float], dict[str, NDArray[np.float32]]]:  # fmt: skip
     torch.manual_seed(plan.seed)  # the first weights are part of the seed
     model = SASRec(
         build_item_input(
@@ -165,7 +204,6 @@ def run_recipe(
         scratch=scratch,
         report=report,
     )
-    ranks = rank_split(model, histories, test, filter_seen=filter_seen, device=device).ranks
     cost = {
         "seconds": result.seconds,
         "targets_per_second": result.terms_per_second,
@@ -173,10 +211,13 @@ def run_recipe(
         "valid": float(result.best_score or 0),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-    if done is not None and scratch is not None:
-        write_json(scratch / "cost.json", cost)
-        write_atomic(done, lambda file: np.save(file, ranks))
-    return ranks, cost
+    ranks = rank_split(model, histories, test, filter_seen=filter_seen, device=device).ranks
+    vectors = {"items": model.item_vectors().float().cpu().numpy()}
+    for name, targets in (("valid", valid), ("test", test)):
+        order, states = encode_targets(model, histories, targets, device=device)
+        vectors[name] = np.empty(tuple(states.shape), dtype=np.float32)
+        vectors[name][order] = states.cpu().numpy()
+    return ranks, cost, vectors
 
 
 def _text_rows(recipe: Recipe, seed: int) -> Tensor | None:
