@@ -16,9 +16,7 @@ LOSS = {
     "regularisation": 0.0, "lambda_c": 0.001, "n_negatives": 30, "pool": "shared",
 }  # fmt: skip
 SETTINGS = {
-    "soft": {
-        "learning_rate": 2.0e-3, "dropout": 0.2, "user_dropout": 0.5, "token_gain": 1.0
-    },
+    "soft": {"learning_rate": 2.0e-3, "dropout": 0.2, "user_dropout": 0.5, "token_gain": 1.0},
     "sasrec": {"learning_rate": 3.0e-3, "dropout": 0.3},
     "bpr-mf": {"learning_rate": 3.0e-3, "table_decay": 0.1},
     "fpmc": {"learning_rate": 3.0e-3, "table_decay": 0.1},
