@@ -47,7 +47,7 @@ SHOWN = (
     Shown(system="counting", notebook="13_measure_baselines", metric="ndcg@10",
           title="NDCG@10"),
     Shown(system="LLM2Rec", notebook="25_evaluate_sasrec", metric="ndcg@10", title="NDCG@10",
-          cheap=f"{COUNTED}|tfidf.*|id|shuffled.*"),
+          cheap=f"{COUNTED}|tfidf.*|id.*|shuffled.*"),
     Shown(system="soft tokens", notebook="31_evaluate_soft_tokens", metric="ndcg@10",
           title="NDCG@10", cheap=f"{COUNTED}|sasrec.*|bpr-mf|fpmc"),
     Shown(system="LLM-CTR", notebook="43_compare_on_x4", metric="auc", title="AUC",

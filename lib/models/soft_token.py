@@ -126,11 +126,10 @@ class SoftTokenRecommender(nn.Module):
         self.trunk.gradient_checkpointing_enable()  # type: ignore[operator]
 
     def _user_token(self, users: Tensor | None, n_rows: int, rows: Tensor | None) -> Tensor:
-        if rows is None:
-            if users is None or not self.config.use_user:
-                rows = self.out.weight.new_zeros(n_rows, self.config.d_rec)
-            else:
-                rows = self.users(users)
+        if not self.config.use_user or (rows is None and users is None):
+            rows = self.out.weight.new_zeros(n_rows, self.config.d_rec)
+        elif rows is None:
+            rows = self.users(users)
         if self.training and self.config.user_dropout:
             keep = torch.rand(n_rows, 1, device=rows.device) >= self.config.user_dropout
             rows = rows * keep

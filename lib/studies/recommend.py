@@ -151,8 +151,6 @@ def encode_lines(
     known = places >= 0
     trained = model.users.weight.detach()[torch.from_numpy(places[known]).to(device)]
     rows[known] = trained.float().cpu().numpy()
-    if not model.config.use_user:
-        rows[:] = 0
     lengths = np.array([min(len(a.items), model.config.max_len) for a in asked], dtype=np.int32)
     newest = np.zeros((len(asked), max(1, int(lengths.max()))), dtype=np.int32)
     for place, (a, length) in enumerate(zip(asked, lengths, strict=True)):

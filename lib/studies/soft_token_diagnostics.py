@@ -45,13 +45,15 @@ def listen(
     swapped = Windows(others.astype(np.int32), windows.items, windows.lengths)
     newest = histories.windows(targets.users, targets.positions, 1)
     last = Windows(windows.users, *newest)
-    return {
+    states = {
         "as trained": encode(model, windows, device=device),
         "history shuffled": encode(model, shuffled, device=device),
         "newest item only": encode(model, last, device=device),
-        "user token dropped": encode(model, windows, device=device, with_user=False),
-        "user token of another": encode(model, swapped, device=device),
     }
+    if model.config.use_user:
+        states["user token dropped"] = encode(model, windows, device=device, with_user=False)
+        states["user token of another"] = encode(model, swapped, device=device)
+    return states
 
 
 def rank_states(run: SavedRun, states: Floats, histories: Histories, targets: Targets) -> Ranks:
@@ -80,6 +82,8 @@ def new_user_ranks(
         "mean user row": np.repeat(trained.mean(axis=0, keepdims=True), len(targets), axis=0),
         "inferred user row": user_rows(windows.items, table, run.user_map),
     }
+    if not model.config.use_user:
+        rows = {"no user token": rows["no user token"]}
     return {
         name: rank_vectors(
             encode(model, windows, device=device, user_rows=np.asarray(given, np.float32)), items,

@@ -436,6 +436,12 @@ def test_a_row_without_user_tokens_serves_everybody_alike(histories, backbone, t
     told = [{"items": [run.keys[1]], "user": user} for user in (0, 1, "nobody")]
     lists = [answer["items"] for answer in recommend(run, told, k=3)]
     assert lists[0] == lists[1] == lists[2]
+    given_rows = np.ones((len(windows.users), 8), np.float32)  # nobody's row is heard either
+    np.testing.assert_array_equal(
+        encode(run.model, windows), encode(run.model, windows, user_rows=given_rows)
+    )
+    heard = listen(run, histories, histories.targets["test"], seed=1)
+    assert sorted(heard) == ["as trained", "history shuffled", "newest item only"]
 
 
 def test_wrong_rows_are_refused(histories, backbone, tmp_path):
