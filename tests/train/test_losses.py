@@ -179,6 +179,42 @@ def test_full_softmax_under_autocast_is_near_and_scaled_by_the_incoming_gradient
         torch.testing.assert_close(mine, expected, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("block", [1, 5, 17, 64])
+def test_blocks_of_classes_are_near_the_definition_and_give_their_gradient_once(
+    block, catalogue, monkeypatch
+):
+    """Where rounding to bfloat16 changes nothing, only the products' own rounding is left."""
+    hidden, table, targets = catalogue
+    hidden, table = (tensor.bfloat16().float() for tensor in (hidden, 4 * table))
+    expected = gradients(
+        lambda h, w: 3 * full_by_rows(h, w, targets), hidden.double(), table.double()
+    )
+    monkeypatch.setattr(chunked, "CACHED_LOGITS", 0)
+    monkeypatch.setattr(chunked, "FEWEST_CLASSES", block)
+    monkeypatch.setattr(chunked, "BLOCK_LOGITS", 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = gradients(lambda h, w: 3 * losses.full_softmax(h, w, targets), hidden, table)
+        loss = losses.full_softmax(hidden.requires_grad_(), table.requires_grad_(), targets)
+    for mine, wanted in zip(ours, expected, strict=True):
+        assert mine.dtype == torch.float32
+        assert float((mine - wanted).norm() / wanted.norm()) < 0.01
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="gives its gradient once"):
+        loss.backward()
+
+
+def test_a_large_vocabulary_goes_by_blocks_and_its_loss_stays_within_1e_4(generator):
+    """As large as Qwen's beginning, with logits as small as those of a fresh model."""
+    hidden = torch.randn(70, 8, generator=generator)
+    table = 0.02 * torch.randn(80_000, 8, generator=generator)
+    targets = torch.randint(0, 80_000, (70,), generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = losses.full_softmax(hidden, table.requires_grad_(), targets)
+    assert type(ours.grad_fn).__name__ == "BlockedSoftmaxBackward"
+    plain = torch.nn.functional.cross_entropy(hidden.double() @ table.double().T, targets)
+    assert float((ours.detach() - plain).abs()) < 1e-4
+
+
 def test_sampled_softmax_equals_its_definition(catalogue, generator):
     hidden, table, targets = catalogue
     ids = torch.randint(0, 17, (8,), generator=generator)
