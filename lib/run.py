@@ -8,7 +8,7 @@
 
 Under the runner everything is written into the node's temporary folder and counts only after
 ``finish`` and the runner's own checks. In JupyterLab the same calls read the newest finished inputs
-of the demo profile and write below ``data/scratch``.
+of the demo profile, write below ``data/scratch`` and show captions and the result on the spot.
 """
 
 import importlib.metadata
@@ -23,12 +23,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from lib import by_hand
 from lib.data.files import read_json, write_atomic, write_json
-from lib.pipeline import Blocked, WrongUse
-from lib.pipeline.profile import Node, find_home, load_profile
+from lib.pipeline import WrongUse
+from lib.pipeline.profile import find_home
 from lib.pipeline.schema import check_parameters, nearest, parse_schema, read_notebook
 
 if TYPE_CHECKING:
@@ -41,13 +43,16 @@ __all__ = ["Run", "start"]
 TOLD = ("numpy", "pandas", "polars", "pyarrow", "scipy", "sklearn", "lightgbm", "torch",
         "transformers", "tokenizers", "peft", "safetensors", "matplotlib")  # fmt: skip
 PACKAGES = {"sklearn": "scikit-learn"}
+WHOLE = {"tbl_hide_dataframe_shape": True, "tbl_hide_column_data_types": True,
+         "tbl_rows": 100, "tbl_cols": -1, "fmt_str_lengths": 160}  # fmt: skip  # as on the page
 Context = dict[str, Any]
 
 
 def start(notebook: str, variables: Mapping[str, object]) -> "Run":
     """Open the run of a notebook: check its parameters, seed, find its inputs."""
     place = os.environ.get("LINGREC_CONTEXT")
-    context = cast(Context, read_json(Path(place))) if place else lab_context(notebook)
+    told = cast(Context, read_json(Path(place))) if place else None
+    context = told or by_hand.context(notebook, variables)
     if context["notebook"] != notebook:
         raise WrongUse(f"lib.start({notebook!r}) stands in the notebook {context['notebook']!r}")
     home = find_home()
@@ -63,48 +68,12 @@ def start(notebook: str, variables: Mapping[str, object]) -> "Run":
         shutil.rmtree(context["work"], ignore_errors=True)
         for name in ("outputs", "figures", "checkpoints"):
             Path(context["work"], name).mkdir(parents=True)
+        sys.stdout.write(by_hand.told(context, parameters))
     run = Run(context, parameters)
     seed_everything(run.seed)
     if place:
         threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
     return run
-
-
-def lab_context(notebook: str) -> Context:
-    """A run by hand: the inputs that the demo profile would give, outputs in ``data/scratch``."""
-    home = find_home()
-    profile = load_profile(home, os.environ.get("LINGREC_PROFILE", "demo"))
-    nodes = [node for node in profile.nodes.values() if node.notebook == notebook]
-    if not nodes:
-        known = {node.notebook for node in profile.nodes.values()}
-        raise WrongUse(f"no node of {profile.name} runs {notebook!r}. {nearest(notebook, known)}")
-    work = home.root / "data" / "scratch" / notebook
-    return {
-        "home": str(home.root), "profile": profile.name, "node": nodes[0].name,
-        "notebook": notebook, "nonce": "", "work": str(work), "device": "",
-        "inputs": lab_inputs(profile.name, nodes[0]), "parameters": None,
-        "scratch": str(work / "checkpoints"), "progress": "",
-    }  # fmt: skip
-
-
-def lab_inputs(profile: str, node: Node) -> dict[str, str]:
-    """The newest finished inputs; one that is not there becomes the command that makes it."""
-    home, inputs = find_home(), {}
-    for name, reference in node.inputs.items():
-        if reference.startswith("raw:"):
-            inputs[name] = str(home.root / "data" / "raw" / reference.removeprefix("raw:"))
-            continue
-        upstream, _, sub = reference.partition("/")
-        pointer = home.store / profile / upstream / "current"
-        key = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
-        folder = pointer.parent / key / "outputs" / sub
-        if key and folder.exists():
-            inputs[name] = str(folder)
-        elif name not in node.optional:
-            raise Blocked(
-                f"input {name!r} is not made yet: python run_all.py {profile} --until {upstream}"
-            )
-    return inputs
 
 
 class Run:
@@ -196,6 +165,7 @@ class Run:
         self.save(path, frame)
         path = self.path(path).relative_to(self._work).as_posix()
         self._tables.append({"name": name, "caption": caption, "path": path})
+        self._tell(caption)
         show(frame, {"text/html": {"table": name}})  # the page has it once, with its caption
 
     def figure(self, name: str, figure: "Figure", *, alt: str, caption: str = "") -> None:
@@ -214,11 +184,20 @@ class Run:
         self._figures.append({"name": name, "path": declared, "alt": alt, "caption": caption})
         from IPython.display import Image
 
+        self._tell(caption)
         show(Image(data=path.read_bytes()), {"image/png": {"alt": alt, "figure": name}})
 
     def note(self, sentence: str) -> None:
         """The result in one sentence, filled from numbers; it stands at the top of the page."""
         self._note = sentence
+        self._tell(sentence)
+
+    def _tell(self, sentence: str) -> None:
+        """By hand, say on the spot what otherwise stands on the page."""
+        if sentence and not self._context["nonce"]:
+            from IPython.display import Markdown
+
+            show(Markdown(sentence))
 
     def progress(self, done: float, total: float, **numbers: float) -> None:
         """Say how far the work is; at most twice a second it reaches the runner."""
@@ -267,7 +246,9 @@ def show(value: object, metadata: Mapping[str, object] | None = None) -> None:
     if "IPython" in sys.modules:
         from IPython.display import display
 
-        display(value, metadata=metadata)  # type: ignore[no-untyped-call]
+        polars = sys.modules.get("polars")
+        with polars.Config(**WHOLE) if polars is not None else nullcontext():
+            display(value, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
 def seed_everything(seed: int) -> None:

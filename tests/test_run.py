@@ -160,6 +160,39 @@ def test_progress_reaches_the_runner_without_numbers_that_json_lacks(run, tmp_pa
     assert told == {"done": 1, "total": 10, "numbers": {"loss": 0.25}}
 
 
+@pytest.fixture
+def lab(context, tmp_path, monkeypatch):
+    """A profile with three nodes of one notebook, and nobody's context: a run by hand."""
+    monkeypatch.delenv("LINGREC_CONTEXT")
+    nodes = {"a": {"epochs": 3}, "b": {"epochs": 5, "seed": 1}, "c": {"epochs": 9, "seed": 1}}
+    lines = [f"  {name}: {{notebook: 10_try_calls, inputs: {{x: 'raw:{name}'}}, "
+             f"params: {json.dumps(params)}}}" for name, params in nodes.items()]  # fmt: skip
+    (tmp_path / "home" / "params").mkdir()
+    text = "\n".join(["about: Three ways", "nodes:", *lines])
+    (tmp_path / "home" / "params" / "demo.yaml").write_text(text)
+
+
+@pytest.mark.parametrize(("epochs", "seed", "node"), [(3, 7, "a"), (5, 7, "b"), (9, 1, "c")])
+def test_by_hand_the_inputs_are_those_of_the_node_with_the_same_values(
+    lab, capsys, epochs, seed, node
+):
+    run = lib.start("10_try_calls", {"epochs": epochs, "seed": seed})
+    assert (run.node, run.input("x").name) == (node, node)
+    said = capsys.readouterr().out
+    assert f"with the inputs of {node} in" in said
+    assert ("seed = 1" in said) == (node == "b"), "it says which value that node has"
+
+
+def test_by_hand_captions_and_the_result_are_seen_on_the_spot(lab, monkeypatch):
+    seen = []
+    monkeypatch.setattr("lib.run.show", lambda value, _=None: seen.append(value))
+    run = lib.start("10_try_calls", {"epochs": 3, "seed": 7})
+    frame = pl.DataFrame({"a": [1]})
+    run.table("results", frame, caption="All of it")
+    run.note("It works.")
+    assert [getattr(value, "data", value) for value in seen] == ["All of it", frame, "It works."]
+
+
 def test_importing_lib_loads_nothing_heavy():
     code = "import sys, lib, lib.run; print([m for m in ('torch', 'numpy', 'pandas', 'polars', " \
         "'matplotlib', 'IPython') if m in sys.modules])"  # fmt: skip

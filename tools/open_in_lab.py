@@ -5,8 +5,9 @@
 
 A server is started for the project in this folder, as ``make lab`` does. Each notebook runs from
 top to bottom with its own parameters against the newest finished inputs of the demo (make them
-first: ``make reports``). With ``--change 59:draws=100`` a parameter is changed afterwards and the
-notebook runs again, the last time in the dark theme. Notebooks on disk stay as they are.
+first: ``make reports``) and is pictured in the light and in the dark theme. With ``--change
+59:draws=100`` a parameter is changed in between and the notebook runs again. Notebooks on disk
+stay as they are.
 Prints one JSON line per run; ends with 1 if a cell failed.
 """
 
@@ -95,7 +96,7 @@ def chromium() -> Iterator[Tab]:
 
 def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
                    pictures: Path) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Open, run all cells, look; then change a parameter, run again, look in the dark."""
+    """Open, run all cells, look; change parameters and run again, if asked; look in the dark."""
     tab.call("Page.navigate", url=f"http://{server.address}/lab/tree/{path}?token={server.token}")
     there = (
         f"!!(window.jupyterapp && {PANEL} && {PANEL}.context.path === '{path}' "
@@ -107,15 +108,17 @@ def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
         tab.picture(pictures / f"{Path(path).stem}-did-not-open.png")
         raise
     tab.ask(f"{PANEL}.sessionContext.ready.then(() => jupyterapp.shell.activateById({PANEL}.id))")
-    yield look(tab, path, {}, pictures, "light")
+    yield run_all(tab, path, {})
+    take_pictures(tab, path, pictures, "light")
+    for name, value in change.items():
+        source = tab.ask(f"{PARAMETERS}.sharedModel.getSource()")
+        new = json.dumps(change_source(source, name, value))
+        tab.ask(f"{PARAMETERS}.sharedModel.setSource({new})")
     if change:
-        for name, value in change.items():
-            source = tab.ask(f"{PARAMETERS}.sharedModel.getSource()")
-            new = json.dumps(change_source(source, name, value))
-            tab.ask(f"{PARAMETERS}.sharedModel.setSource({new})")
-        tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-        yield look(tab, path, change, pictures, "dark")
-        tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+        yield run_all(tab, path, change)
+    tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    take_pictures(tab, path, pictures, "dark")
+    tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
     tab.ask(f"{PANEL}.sessionContext.shutdown().then(() => {PANEL}.close())")
 
 
@@ -123,31 +126,44 @@ PARAMETERS = f"{PANEL}.content.widgets.map((w) => w.model)" \
              ".find((m) => (m.getMetadata('tags') || []).includes('parameters'))"  # fmt: skip
 
 
-def look(
-    tab: Tab, path: str, change: dict[str, str], pictures: Path, scheme: str
-) -> dict[str, Any]:
-    """Run All Cells, then a picture of the top and of each cell that shows a figure or table."""
+def run_all(tab: Tab, path: str, change: dict[str, str]) -> dict[str, Any]:
+    """Run All Cells as the menu does; how long it took, what was shown, what went wrong."""
     started = time.monotonic()
     tab.ask("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
     busy = f"{PANEL}.sessionContext.session.kernel.status !== 'idle'"
     while tab.ask(busy):
         time.sleep(0.5)
     seconds = time.monotonic() - started
-    kinds = tab.ask(f"{PANEL}.content.widgets.map((w) => !w.model.outputs ? [] : Array.from("
-                    "{length: w.model.outputs.length}, (_, i) => w.model.outputs.get(i))"
-                    ".flatMap((o) => [o.type, ...Object.keys(o.data)]))")  # fmt: skip
-    stem, shown = Path(path).stem, [n for n, kind in enumerate(kinds)
-                                    if {"image/png", "text/html"} & set(kind)]  # fmt: skip
+    shown = [output for cell in outputs(tab) for output in cell]
+    flat = [kind for output in shown for kind in output.get("data", {})]
+    ran = f"{PANEL}.content.widgets.filter((w) => w.model.executionCount).length"
+    wrong = [f"{o['ename']}: {o['evalue']}" for o in shown if o["output_type"] == "error"]
+    return {"notebook": path, "changed": change, "problem": "; ".join(wrong),
+            "seconds": round(seconds, 1), "cells": tab.ask(ran),
+            "figures": flat.count("image/png"), "tables": flat.count("text/html"),
+            "stderr": "".join("".join(o["text"]) for o in shown if o.get("name") == "stderr"),
+            }  # fmt: skip
+
+
+def outputs(tab: Tab) -> list[list[dict[str, Any]]]:
+    """What stands below each cell, without the pictures' bytes."""
+    answer: list[list[dict[str, Any]]] = tab.ask(
+        f"{PANEL}.content.widgets.map((w) => !w.model.outputs ? [] : w.model.outputs.toJSON().map("
+        "(o) => o.data ? {...o, data: Object.fromEntries(Object.keys(o.data).map((k) => [k, 1]))}"
+        " : o))")  # fmt: skip
+    return answer
+
+
+def take_pictures(tab: Tab, path: str, pictures: Path, scheme: str) -> None:
+    """The top of the notebook and each cell that shows a figure, a table or an error."""
+    shows = [{kind for o in cell for kind in (o["output_type"], *o.get("data", {}))}
+             for cell in outputs(tab)]  # fmt: skip
+    shown = [n for n, kinds in enumerate(shows) if {"image/png", "text/html", "error"} & kinds]
     for number in [0, *shown]:
         tab.ask(f"(async () => {{ {PANEL}.content.activeCellIndex = {number}; await "
                 f"{PANEL}.content.scrollToItem({number}, 'start'); await new Promise((r) => "
                 "setTimeout(r, 600)); })()")  # fmt: skip
-        tab.picture(pictures / f"{stem}-{scheme}-{number:02d}.png")
-    flat = [kind for cell in kinds for kind in cell]
-    problem = "a cell failed" if "error" in flat else ""
-    return {"notebook": path, "changed": change, "problem": problem, "scheme": scheme,
-            "seconds": round(seconds, 1), "figures": flat.count("image/png"),
-            "tables": flat.count("text/html")}  # fmt: skip
+        tab.picture(pictures / f"{Path(path).stem}-{scheme}-{number:02d}.png")
 
 
 def main() -> int:
