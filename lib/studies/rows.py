@@ -3,6 +3,7 @@
 id           a free row per item
 NAME         text alone: the embeddings of that name behind an adapter
 NAME+id      both, summed
+A|B+id       two texts side by side: what the one tells beyond the other
 NAME~id      both, weighed by a gate
 shuffled+id  the control: TF-IDF rows given to other items
 ROW&item-kNN any of these, its probabilities mixed with those of item-kNN
@@ -55,15 +56,16 @@ def build_recipes(
         name, kind = _parse(unmixed(row))
         if kind not in settings:
             raise ValueError(f"row {row!r} needs settings for {kind!r}, got {sorted(settings)}")
-        source = CONTROL_TEXT if name == "shuffled" else name
-        if kind != "id" and source not in texts:
-            raise ValueError(f"row {row!r}: no embeddings {source!r}, got {sorted(texts)}; add the "
-                             "stage to 24_extract_item_embeddings or drop the row")  # fmt: skip
+        sources = [CONTROL_TEXT] if name == "shuffled" else name.split("|")
+        missing = [source for source in sources if source not in texts]
+        if kind != "id" and missing:
+            raise ValueError(f"row {row!r}: no embeddings {missing[0]!r}, got {sorted(texts)}; add "
+                             "the stage to 24_extract_item_embeddings or drop the row")  # fmt: skip
         recipes[row] = Recipe(
             kind=kind,
             learning_rate=settings[kind]["learning_rate"],
             dropout=settings[kind]["dropout"],
-            embeddings=None if kind == "id" else texts[source],
+            embeddings=None if kind == "id" else np.hstack([texts[one] for one in sources]),
             adapter=adapter,
             tuned=tuned,
             shuffled=name == "shuffled",

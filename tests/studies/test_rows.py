@@ -57,6 +57,12 @@ def test_a_row_without_its_text_or_its_settings_is_named():
         build_recipes(["tfidf"], {"tfidf": table()}, SETTINGS)
     recipes = build_recipes(["shuffled+id"], {"tfidf": table()}, SETTINGS)
     assert recipes["shuffled+id"].shuffled
+    with pytest.raises(ValueError, match=r"'tfidf\|raw\+id': no embeddings 'raw'"):
+        build_recipes(["tfidf|raw+id"], {"tfidf": table()}, SETTINGS)
+    both = build_recipes(["tfidf|raw+id"], {"tfidf": table(), "raw": 2 * table()}, SETTINGS)
+    np.testing.assert_array_equal(
+        both["tfidf|raw+id"].embeddings, np.concatenate([table(), 2 * table()], axis=1)
+    )
     assert recipes["shuffled+id"].learning_rate == 2e-3
 
 
