@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lib.data.files import write_json
 from tools.faults.blows import MEMORY
 from tools.faults.hostile import TEXTS, csv_shape, harm_of, poison_tables, poison_title
 from tools.faults.same import only_clocks, without_clocks
-from tools.faults.table import Matrix, page
+from tools.faults.table import Matrix, others, page
 from tools.faults.trial import Expect, Verdict, judge, told
 from tools.faults.workspace import Answer
 
@@ -116,6 +117,20 @@ def test_the_page_shows_problems_and_what_was_not_tried(tmp_path):
     assert "| 55_c | din |  |" in text
     assert "- **sasrec, no memory**: exit code 0, expected 1" in text
     assert "`MemoryError ¦ peak memory of 9 MB`" in text
+
+
+def test_pairs_of_an_earlier_commit_stay_until_they_are_tried_again_and_say_so(tmp_path):
+    old, new = (Matrix(tmp_path / f"{name}.json", (MEMORY,)) for name in ("old", "new"))
+    for node in ("sasrec", "gbdt"):
+        old.add(node, MEMORY.name, Verdict("problem", ["lost"], ["x"]))
+    write_json(tmp_path / "told.json", {"commit": "abc", "pairs": old.pairs})
+    new.add("gbdt", MEMORY.name, Verdict("ok", [], ["x"]))
+    new.keep_earlier(tmp_path / "told.json")
+    assert new.pairs["sasrec"][MEMORY.name]["commit"] == "abc"
+    assert "commit" not in new.pairs["gbdt"][MEMORY.name]
+    assert new.problems() == 1
+    assert others(new.pairs) == ", but 1 of abc"
+    assert Matrix(tmp_path / "new.json", (MEMORY,)).pairs.keys() == {"gbdt"}  # only published
 
 
 @pytest.mark.slow

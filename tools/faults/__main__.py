@@ -26,7 +26,7 @@ from tools.faults.workspace import ROOT, Case, Workspace
 
 FAULTS: tuple[Fault, ...] = (
     wishes.PARAMETERS, stores.MISSING_INPUT, stores.DAMAGED_INPUT, wishes.NETWORK,
-    stores.READ_ONLY, models.MODEL, blows.KILLS[0], stores.DAMAGED,
+    stores.READ_ONLY, models.MODEL, stores.DAMAGED, blows.KILLS[0],
     hostile.HOSTILE, hostile.PAGES, blows.DISK, blows.MEMORY, *blows.KILLS[1:],
 )  # fmt: skip
 INSIDE = "LINGREC_FAULTS_INSIDE"
@@ -71,6 +71,7 @@ def main() -> int:
     parser.add_argument("--until", action="append", default=[], help="nodes of the smoke run")
     parser.add_argument("--publish", action="store_true", help="write the table into docs/")
     parser.add_argument("--busy", action="store_true", help="say that others used the machine")
+    parser.add_argument("--earlier", action="store_true", help="keep published pairs not tried now")
     parser.add_argument("--also", type=Path, action="append", default=[], help="other work folders")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "faults")
     options = parser.parse_args()
@@ -84,11 +85,14 @@ def main() -> int:
         if (other / "copied").read_text("utf-8") != (options.work / "copied").read_text("utf-8"):
             raise SystemExit(f"{other.name} holds other code than {options.work.name}")
         matrix.take_over(other / "faults.json")
+    space.rerun |= matrix.well(stores.DAMAGED.name)  # it was made again, and compared
     nodes = [node for node in space.profile().order() if space.good.current(node)]
     cases = rows(space, nodes, options.node)
     if options.first:
         cases = list({case.notebook: case for case in reversed(cases)}.values())[::-1]
     run_matrix(space, matrix, cases, columns(options.only), options)
+    if options.earlier:
+        matrix.keep_earlier(ROOT / "docs" / "results" / "faults.json")
     if options.publish:
         matrix.publish(ROOT, {node: space.case(node).notebook for node in nodes}, options.busy)
     print(matrix.summary(len(nodes)))

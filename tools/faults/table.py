@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,10 @@ class Matrix:
     def has(self, node: str, fault: str) -> bool:
         return fault in self.pairs.get(node, {})
 
+    def well(self, fault: str) -> set[str]:
+        """The nodes that stood a fault."""
+        return {n for n, row in self.pairs.items() if row.get(fault, {}).get("state") == "ok"}
+
     def add(self, node: str, fault: str, verdict: Verdict) -> None:
         self.pairs.setdefault(node, {})[fault] = asdict(verdict)
         write_json(self.path, self.pairs)
@@ -54,6 +59,13 @@ class Matrix:
             f"{len(states)} of {n_nodes * len(self.faults)} pairs tried: {ok} ok, {bad} problems, "
             f"{len(states) - ok - bad} cannot happen"
         )
+
+    def keep_earlier(self, path: Path) -> None:
+        """Published pairs that this run lacks; each says at which commit it was tried."""
+        told = cast(dict[str, Any], read_json(path))
+        for node, row in cast(Pairs, told["pairs"]).items():
+            kept = {fault: {"commit": told["commit"]} | verdict for fault, verdict in row.items()}
+            self.pairs[node] = kept | self.pairs.get(node, {})
 
     def publish(self, root: Path, notebooks: Mapping[str, str], busy: bool) -> None:
         """Write the verdicts as JSON and the table as a page."""
@@ -82,10 +94,12 @@ def page(told: Mapping[str, Any], faults: Sequence[Fault], notebooks: Mapping[st
         "strikes while the node runs (or before), the exit code and the message are compared with "
         "what is expected, and the last good result must be whole. Then the fault is taken away, "
         "the node runs again, and its outputs and figures must be those of an undisturbed run, "
-        "byte for byte but for measured times.", "",
+        "byte for byte but for measured times. Where a fault left the node's folder as it was, "
+        "byte for byte and without a checkpoint, the run that made its damaged result again "
+        "stands for that.", "",
         f"`{told['command']}` makes this page again; it resumes, and `python -m tools.faults "
         "--only FAULT --node NODE` narrows it. "
-        f"{told['summary']}. Commit {told['commit'] or 'unknown'}; {told['machine']}"
+        f"{told['summary']}. Commit {told['commit'] or 'unknown'}{others(pairs)}; {told['machine']}"
         f"{', busy' if told['busy machine'] else ''}. Each message stands in "
         "`docs/results/faults.json`.", "", "## The faults", "",
         "| | fault | what is done | what is expected | an example |", "|---|---|---|---|---|",
@@ -104,6 +118,12 @@ def page(told: Mapping[str, Any], faults: Sequence[Fault], notebooks: Mapping[st
         lines.append(f"| {notebook} | {node} | {' | '.join(marks)} |")
     lines += ["", "## What was not as expected", "", *(notes or ["Nothing."]), ""]
     return "\n".join(lines)
+
+
+def others(pairs: Pairs) -> str:
+    """How many pairs are of an earlier commit."""
+    commits = Counter(v["commit"] for row in pairs.values() for v in row.values() if "commit" in v)
+    return "".join(f", but {n} of {commit}" for commit, n in sorted(commits.items()))
 
 
 def mark(verdict: Mapping[str, Any] | None, place: str, notes: list[str]) -> str:

@@ -203,13 +203,13 @@ def cpu_seconds() -> float:
 def afterwards(pair: Pair, rerun: bool) -> list[str]:
     """What is not as it was before, once the fault is gone and the node has run again.
 
-    Where a fault left the folder as if nothing had happened, one such run stands for all.
+    Where a fault left the folder as if nothing had happened, another run again stands for it.
     """
     space, untouched = pair.space, pair.space.untouched(pair.node)
     force = rerun and not (untouched and pair.node in space.rerun)
     answer = space.run(*pair.only(*["--force"] * force))
     found = changes(pair, answer)
-    if force and untouched and not found:
+    if force and not found:
         space.rerun.add(pair.node)
     return found
 

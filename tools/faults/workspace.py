@@ -66,7 +66,7 @@ class Workspace:
         self.home = Home(self.root)
         self.store = Store(self.home, PROFILE)
         self.good = Store(Home(folder / "good"), PROFILE)
-        self.rerun: set[str] = set()  # nodes that were run again from an untouched folder
+        self.rerun: set[str] = set()  # nodes that were run again, and came out the same
 
     def make(self, until: tuple[str, ...] = ()) -> bool:
         """Copy the tree and run the smoke profile where that is not done; True for a new copy."""
@@ -108,9 +108,9 @@ class Workspace:
                 shutil.copy2(source, target)
 
     def environment(self) -> dict[str, str]:
-        """This environment, for the tree, with no hub to ask."""
+        """This environment, for the tree, with no hub to ask; each module is compiled once."""
         own = {"PYTHONPATH": str(self.root), "LINGREC_HOME": str(self.root), "COLUMNS": "200"}
-        return os.environ | own | {"HF_ENDPOINT": DEAD_HUB}
+        return os.environ | own | {"HF_ENDPOINT": DEAD_HUB, "PYTHONDONTWRITEBYTECODE": ""}
 
     def start(self, *words: str, pages: bool = False) -> Process:
         """Start ``run_all.py``; its words go into a file, so that no pipe can fill."""
