@@ -123,7 +123,7 @@ def page(told: Mapping[str, Any], faults: Sequence[Fault], notebooks: Mapping[st
 def others(pairs: Pairs) -> str:
     """How many pairs are of an earlier commit."""
     commits = Counter(v["commit"] for row in pairs.values() for v in row.values() if "commit" in v)
-    return "".join(f", but {n} of {commit}" for commit, n in sorted(commits.items()))
+    return "".join(f" ({n} of the pairs at {commit})" for commit, n in sorted(commits.items()))
 
 
 def mark(verdict: Mapping[str, Any] | None, place: str, notes: list[str]) -> str:
