@@ -95,7 +95,7 @@ def chromium() -> Iterator[Tab]:
 
 
 def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
-                   pictures: Path) -> Iterator[dict[str, Any]]:  # fmt: skip
+                   pictures: Path, minutes: float) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Open, run all cells, look; change parameters and run again, if asked; look in the dark."""
     tab.call("Page.navigate", url=f"http://{server.address}/lab/tree/{path}?token={server.token}")
     there = (
@@ -108,14 +108,14 @@ def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
         tab.picture(pictures / f"{Path(path).stem}-did-not-open.png")
         raise
     tab.ask(f"{PANEL}.sessionContext.ready.then(() => jupyterapp.shell.activateById({PANEL}.id))")
-    yield run_all(tab, path, {})
+    yield run_all(tab, path, {}, minutes)
     take_pictures(tab, path, pictures, "light")
     for name, value in change.items():
         source = tab.ask(f"{PARAMETERS}.sharedModel.getSource()")
         new = json.dumps(change_source(source, name, value))
         tab.ask(f"{PARAMETERS}.sharedModel.setSource({new})")
     if change:
-        yield run_all(tab, path, change)
+        yield run_all(tab, path, change, minutes)
     tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     take_pictures(tab, path, pictures, "dark")
     tab.ask("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
@@ -126,13 +126,17 @@ PARAMETERS = f"{PANEL}.content.widgets.map((w) => w.model)" \
              ".find((m) => (m.getMetadata('tags') || []).includes('parameters'))"  # fmt: skip
 
 
-def run_all(tab: Tab, path: str, change: dict[str, str]) -> dict[str, Any]:
+def run_all(tab: Tab, path: str, change: dict[str, str], minutes: float) -> dict[str, Any]:
     """Run All Cells as the menu does; how long it took, what was shown, what went wrong."""
     started = time.monotonic()
-    tab.ask("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
-    busy = f"{PANEL}.sessionContext.session.kernel.status !== 'idle'"
-    while tab.ask(busy):
+    tab.ask("window.ended = false; jupyterapp.commands.execute('notebook:run-all-cells')"
+            ".finally(() => { window.ended = true; }); true")  # fmt: skip
+    kernel = f"{PANEL}.sessionContext.session.kernel"
+    while not tab.ask(f"window.ended && {kernel}.status === 'idle'"):
         time.sleep(0.5)
+        if time.monotonic() - started > 60 * minutes:  # as with the button for stopping
+            tab.ask(f"{kernel}.interrupt().then(() => true)")
+            time.sleep(20)
     seconds = time.monotonic() - started
     shown = [output for cell in outputs(tab) for output in cell]
     flat = [kind for output in shown for kind in output.get("data", {})]
@@ -173,7 +177,7 @@ def main() -> int:
     parser.add_argument("--change", action="append", default=[], metavar="NN:NAME=VALUE")
     parser.add_argument("--pictures", type=Path, default=ROOT / "build" / "lab")
     parser.add_argument("--home", type=Path, default=ROOT, help="the project's folder")
-    parser.add_argument("--minutes", type=float, default=60, help="at most, for one cell")
+    parser.add_argument("--minutes", type=float, default=60, help="at most, for one notebook")
     options = parser.parse_args()
     names = sorted(path.name for path in (options.home / "notebooks").glob("*.ipynb"))
     chosen = [n for n in names if "all" in options.notebooks or n[:2] in options.notebooks]
@@ -188,7 +192,9 @@ def main() -> int:
         for name in chosen:
             path, change = f"notebooks/{name}", changes.get(name[:2], {})
             if tab is not None:
-                failed |= tell(run_in_browser(server, tab, path, change, options.pictures))
+                failed |= tell(
+                    run_in_browser(server, tab, path, change, options.pictures, options.minutes)
+                )
                 continue
             for changed in [{}, change] if change else [{}]:
                 failed |= tell([run_by_requests(server, path, changed, 60 * options.minutes)])
