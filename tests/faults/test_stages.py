@@ -162,13 +162,15 @@ def test_a_process_that_lives_on_is_named():
 def test_a_pause_of_everything_is_noticed():
     code = (
         "import time\nfrom tools.faults.trial import Pauses\n"
-        "with Pauses(1.0) as pauses:\n"
-        "    print('ready', pauses.any, flush=True)\n    time.sleep(4)\nprint(pauses.any)"
+        "with Pauses(5.0) as pauses:\n"
+        "    time.sleep(1.5)\n    print(pauses.any, flush=True)\n"
+        "    while not pauses.any:\n        time.sleep(0.1)\n"
+        "print(pauses.any)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "ready False\n"
+        assert child.stdout.readline() == "False\n"
         child.send_signal(signal.SIGSTOP)
-        time.sleep(4)
+        time.sleep(7)
         child.send_signal(signal.SIGCONT)
         assert child.stdout.readline() == "True\n"
 

@@ -2,7 +2,6 @@
 
 import random
 import re
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib.pipeline.store import Result
+from tools.faults.forks import SPENT
 from tools.faults.same import differences
 from tools.faults.workspace import Answer, Case, Process, Workspace
 
@@ -151,7 +151,7 @@ def stages_of(fault: Fault, pair: Pair) -> Iterator[tuple[Trial, Answer, list[st
 
 def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) -> Verdict:
     """Stage one fault on one node, undo it, run again, and compare with the undisturbed run."""
-    began, cpu, pair = time.monotonic(), cpu_seconds(), Pair(space, case, dice)
+    began, cpu, pair = time.monotonic(), SPENT[0], Pair(space, case, dice)
     reason = fault.spared(pair)
     if reason:
         return Verdict(reason)
@@ -162,7 +162,7 @@ def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) ->
         problems += lost
         said.append(told(answer) or f"exit code {answer.code}")
     problems += afterwards(pair, fault.rerun)
-    spent = round(time.monotonic() - began, 1), round(cpu_seconds() - cpu, 1)
+    spent = round(time.monotonic() - began, 1), round(SPENT[0] - cpu, 1)
     return Verdict("problem" if problems else "ok", problems, said, *spent)
 
 
@@ -192,12 +192,6 @@ class Pauses:
     @property
     def any(self) -> bool:
         return self.longest > self.patience
-
-
-def cpu_seconds() -> float:
-    """What ended children have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def afterwards(pair: Pair, rerun: bool) -> list[str]:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from lib.pipeline.keys import Hashes, digest
 from lib.pipeline.profile import Home, Profile, load_profile, read_yaml
 from lib.pipeline.schema import Field, parse_schema, read_notebook
 from lib.pipeline.store import Result, Store
+from tools.faults.forks import Command, Forks
 
 __all__ = ["Answer", "Case", "Workspace"]
 
@@ -29,7 +29,7 @@ COPIED = ("lib", "notebooks", "params", "tools", "run_all.py", "requirements.loc
 PROFILE = "smoke"
 DEAD_HUB = "http://127.0.0.1:9"  # nothing listens there: a run that asks a hub fails at once
 LONGEST = 3600.0  # seconds for one command, on a machine that others use too
-Process = subprocess.Popen[str]
+Process = Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Workspace:
         self.home = Home(self.root)
         self.store = Store(self.home, PROFILE)
         self.good = Store(Home(folder / "good"), PROFILE)
+        self.forks: Forks | None = None
         self.rerun: set[str] = set()  # nodes that were run again, and came out the same
 
     def make(self, until: tuple[str, ...] = ()) -> bool:
@@ -115,12 +116,8 @@ class Workspace:
     def start(self, *words: str, pages: bool = False) -> Process:
         """Start ``run_all.py``; its words go into a file, so that no pipe can fill."""
         without = ["--no-pages"] if words[0] == PROFILE and not pages else []
-        with (self.folder / "said.txt").open("w", encoding="utf-8") as said:
-            return subprocess.Popen(
-                [sys.executable, "run_all.py", *words, *without], cwd=self.root, text=True,
-                env=self.environment(), stdout=said, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+        self.forks = self.forks or Forks(self.root, self.environment())
+        return self.forks.start(self.folder / "said.txt", [*words, *without])
 
     def run(
         self, *words: str, during: Callable[[Process], None] | None = None,
