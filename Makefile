@@ -20,9 +20,9 @@ check: environment  ## ruff, types, doctests and fast tests, in under 90 seconds
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests lib --doctest-modules -m "not slow and not page" $(TWO); \
 	tests=$$?; wait $$types; types=$$?; cat .venv/types.log; exit $$((tests + types))
 
-lab: environment  ## JupyterLab, with nbdime as git's differ for notebooks
+lab: environment  ## JupyterLab, offline as the runner is, with nbdime as git's differ for notebooks
 	@$(PY) -m nbdime config-git --enable
-	@$(PY) -m jupyterlab --notebook-dir=. --LabApp.default_url='/lab/tree/notebooks/START_HERE.md?factory=Markdown%20Preview'
+	@$(PY) -c "import os, sys; from lib.pipeline.surroundings import FIXED; os.execve(sys.executable, [sys.executable, '-m', 'jupyterlab', *sys.argv[1:]], os.environ | FIXED)" --notebook-dir=. --LabApp.default_url='/lab/tree/notebooks/START_HERE.md?factory=Markdown%20Preview'
 
 lock: environment  ## requirements.lock and environment.yml from pyproject.toml
 	@$(PY) tools/lock.py

@@ -23,6 +23,8 @@ from typing import Any
 
 import websocket
 
+from lib.pipeline.surroundings import FIXED
+
 __all__ = ["Server", "change_source", "lab", "run_by_requests", "wait"]
 
 
@@ -69,7 +71,7 @@ def lab(home: Path, *options: str) -> Iterator[Server]:
         environment = {"JUPYTER_CONFIG_DIR": folder, "JUPYTER_RUNTIME_DIR": folder,
                        "JUPYTERLAB_SETTINGS_DIR": f"{folder}/s",
                        "JUPYTERLAB_WORKSPACES_DIR": f"{folder}/w"}  # fmt: skip
-        environment |= {"PYTHONPATH": str(home), "LINGREC_HOME": str(home)}
+        environment |= FIXED | {"PYTHONPATH": str(home), "LINGREC_HOME": str(home)}
         quiet = subprocess.DEVNULL
         with subprocess.Popen(
             command, env=os.environ | environment, cwd=home, stdout=quiet, stderr=quiet
