@@ -19,13 +19,13 @@ FRAME = re.compile(r"(lib/[\w/]+\.py):(\d+)")
 
 def explain(error: Exception, run: Execution, root: Path, log: Path, lack: str) -> Json:
     """The cell, the place in ``lib``, the message and the last lines of a failed execution."""
-    message, cell, lines = clean_text(str(error)), run.cell, list[str]()
+    message, cell = clean_text(str(error)), run.cell
+    # a kernel without memory may end a cell and fail to show why: then its answer tells
+    lines = clean_text(getattr(run.error, "traceback", "")).splitlines()
     for n, found in enumerate(run.nb["cells"]):
         for output in found.get("outputs", []):
             if output["output_type"] == "error":
                 lines, cell = clean_text("\n".join(output["traceback"])).splitlines(), n
-                if run.error is not None:
-                    message = f"{output['ename']}: {clean_text(output['evalue'])}"
     if MEMORY.search(message) and "peak memory" not in message:
         message += f" - out of memory, with a peak memory of {run.peak_bytes / 1e6:.0f} MB"
     frames = FRAME.findall("\n".join(lines))

@@ -151,7 +151,8 @@ class Attempt:
                 + ("; as the system ends it when memory runs out" if "SIGKILL" in run.death else "")
             )
         if run.error:
-            raise NotebookFailed(clean_text(str(run.error))) from run.error
+            told = getattr(run.error, "ename", ""), getattr(run.error, "evalue", str(run.error))
+            raise NotebookFailed(clean_text(": ".join(filter(None, told)))) from run.error
         skipped = [n for n, cell in enumerate(run.nb.cells) if cell.cell_type == "code"
                    and cell.source.strip() and not cell.execution_count]  # fmt: skip
         if skipped or not (work / "finish.json").exists():

@@ -1,6 +1,7 @@
 """Notebooks that go wrong, each in its own way, in one run with ``--keep-going``."""
 
 import json
+import re
 
 import pytest
 
@@ -17,6 +18,7 @@ FAULTY = {
              "run.finish()"],
     "hangs": ['print("still here")\ntime.sleep(600)', "run.finish()"],
     "raises": ['from lib.data.files import open_manifest\n\nopen_manifest(run.scratch / "none", "clicks")', "run.finish()"],
+    "mute": ['get_ipython()._showtraceback = lambda *_: None\nraise MemoryError("no room")', "run.finish()"],
     "leaves": ["pass"],
     "twice": ['run.metric("a", 1)\nrun.metric("a", 2)', "run.finish()"],
     "interrupts": ["raise KeyboardInterrupt", "run.finish()"],
@@ -83,6 +85,11 @@ def test_the_console_names_notebook_cell_place_and_command(outcome):
 def test_a_dead_kernel_tells_its_peak_memory(broken, outcome):
     assert broken.store.failure("dies")["peak_memory_bytes"] > 80_000_000
     assert "as the system ends it when memory runs out" in broken.store.failure("dies")["message"]
+
+
+def test_an_error_that_the_kernel_could_not_show_is_told_by_its_name(broken, outcome):
+    told = broken.store.failure("mute")["message"]
+    assert re.fullmatch(r"MemoryError: no room - out of memory, with a peak memory of \d+ MB", told)
 
 
 def test_files_hold_no_terminal_codes_and_no_absolute_paths(broken, outcome):
