@@ -6,16 +6,18 @@
 DATA holds beauty/items.tsv and tokenizers/qwen3 (vocab.json, merges.txt), by default data/raw;
 where they are absent, csft and embed are left out and a line says so.
 
-Cases (two processes each, in turn, so that peaks are their own):
+Cases (processes of their own, in turn, with the surroundings of a notebook's kernel; the plain way
+is float32 in both, and csft in bfloat16 is set beside model(labels=…) under autocast as well):
     csft      next-title step, vocabulary 151,936, 6 layers of 256: model(labels=…) on padded random
               batches against the head on target tokens only, bucketed, prefixes not shared
-    embed     12,101 titles: sentence-transformers at its defaults against exact-length batches
+    embed     12,101 titles: sentence-transformers at its defaults against batches of like lengths
     prompt    training step of a projector: the prompt spelt out for every row and the full head
               against the stored prompt and two rows of the head, in three settings
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -107,9 +109,7 @@ def csft(way: str, data: Path, precision: str, n_examples: int) -> dict[str, flo
                 places = batch["from_state"].long() + 1
                 inside = places < labels.shape[1]
                 labels[batch["from_row"][inside], places[inside]] = batch["labels"][inside]
-                loss = model(
-                    input_ids=batch["ids"], attention_mask=batch["mask"], labels=labels
-                ).loss
+                loss = model(batch["ids"], attention_mask=batch["mask"], labels=labels).loss
             else:
                 loss = next_title_loss(model, batch, criterion=full_softmax)
         loss.backward()
@@ -143,15 +143,16 @@ def embed(way: str, data: Path, precision: str, n_titles: int) -> dict[str, floa
         texts = tokenise(backbone.tokenizer, titles, max_tokens=256)
         started = time.perf_counter()
         texts = tokenise(backbone.tokenizer, titles, max_tokens=256)
-        vectors = embed_tokens(backbone.model, texts, token_budget=4096, pad_id=0, precision=dtype)
+        budget = 4096 if precision == "float32" else 2048
+        settings = {"token_budget": budget, "pad_id": 0, "precision": dtype}
+        vectors = embed_tokens(backbone.model, texts, **settings)  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
     exact = embed_tokens(
         backbone.model, tokenise(backbone.tokenizer, titles[:200], max_tokens=256),
         token_budget=2048, pad_id=0,
     )  # fmt: skip
-    unit = [
-        v / np.linalg.norm(v, axis=1, keepdims=True) for v in (exact, np.asarray(vectors)[:200])
-    ]
+    found = np.asarray(vectors)[:200]
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (exact, found)]
     return {"texts_per_second": len(titles) / seconds, "seconds": seconds,
             "least_cosine_to_float32": float((unit[0] * unit[1]).sum(axis=1).min())}  # fmt: skip
 
@@ -229,9 +230,10 @@ def fresh_peak() -> int:
 
 
 def in_process(*words: str) -> dict[str, float]:
-    answer = subprocess.run(
-        [sys.executable, __file__, *words], check=True, capture_output=True, text=True
-    )
+    from lib.pipeline.surroundings import FIXED
+
+    command, around = [sys.executable, __file__, *words], os.environ | FIXED
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=around)
     return json.loads(answer.stdout.splitlines()[-1])
 
 
@@ -241,11 +243,17 @@ def pair(
     """Both ways in turn; the ratio of each round, its median and range."""
     shared = [str(options.data), "--examples", str(options.examples), "--titles",
               str(options.titles), "--threads", str(options.threads)]  # fmt: skip
-    rounds = [{way: in_process(*shared, "--run", case, way, detail) for way in ("plain", "ours")}
+    ways = {"plain": ("plain", detail if case == "prompt" else "float32"), "ours": ("ours", detail)}
+    if (case, detail) == ("csft", "bfloat16"):
+        ways["plain_bfloat16"] = ("plain", detail)
+    rounds = [{name: in_process(*shared, "--run", case, *way) for name, way in ways.items()}
               for _ in range(options.rounds)]  # fmt: skip
     each = [better(r["ours"][key], r["plain"][key]) for r in rounds]
     line = {"case": f"{case}, {detail}", **ratios(each, [1.0] * len(each)),
-            "plain": rounds[-1]["plain"], "ours": rounds[-1]["ours"]}  # fmt: skip
+            **rounds[-1]}  # fmt: skip
+    if "plain_bfloat16" in ways:
+        narrow = [better(r["ours"][key], r["plain_bfloat16"][key]) for r in rounds]
+        line["ratio_to_plain_bfloat16"] = ratios(narrow, [1.0] * len(narrow))
     if case == "prompt":
         shares = [r["ours"]["extra_mib"] / max(r["plain"]["extra_mib"], 1e-9) for r in rounds]
         line |= {"extra_memory_share": round(statistics.median(shares), 3), **differences(detail)}
@@ -254,7 +262,7 @@ def pair(
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, object]]:
-    half = ["bfloat16"] if torch.cpu._is_avx512_bf16_supported() else []
+    usable = ["float32", "bfloat16"] if torch.cpu._is_avx512_bf16_supported() else ["float32"]
     needed = [options.data / "beauty" / "items.tsv", options.data / "tokenizers" / "qwen3"]
     absent = ", ".join(f"{path.parent.name}/{path.name}" for path in needed if not path.exists())
     lines = []
@@ -268,7 +276,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
         else:
             key = "tokens_per_second" if case == "csft" else "texts_per_second"
             lines += [pair(case, precision, options, key, lambda ours, plain: ours / plain)
-                      for precision in ("float32", *half)]  # fmt: skip
+                      for precision in usable if precision in options.precisions]  # fmt: skip
     return lines
 
 
@@ -278,6 +286,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=["csft", "embed", "prompt"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=64, help="of csft")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--titles", type=int, default=12_101, help="of embed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="write all lines as JSON")

@@ -4,6 +4,7 @@ A batch holds texts of one exact length where there are enough of them, up to a 
 on a CPU most of the gain over a padded batch of 32 comes from here.
 """
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def embed_tokens(
     """
     was_training = model.training
     model.eval()
+    reader = model if precision == torch.float32 else narrow_copy(model, precision)
     device = next(model.parameters()).device
     entry = model.get_input_embeddings()  # type: ignore[operator]
     width = int(model.config.hidden_size) * (1 + words)  # type: ignore[union-attr,arg-type]
@@ -46,15 +48,24 @@ def embed_tokens(
         if not len(rows):
             continue
         ids, mask = (part.to(device) for part in pad_rows([texts[row] for row in rows], pad_id))
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-            states = hidden_states(model, ids, mask)
-        pooled = mean_pool(states.float(), mask)
+        pooled = mean_pool(hidden_states(reader, ids, mask).float(), mask)
         if words:
             halves = mean_pool(entry(ids).float(), mask), pooled
             pooled = torch.cat([nn.functional.normalize(half) for half in halves], dim=1)
         vectors[rows] = pooled.cpu().numpy()
     model.train(was_training)
     return vectors
+
+
+def narrow_copy(model: nn.Module, precision: torch.dtype) -> nn.Module:
+    """The same layers with weights held in ``precision``, and states with them; buffers stay.
+
+    Autocast rounds every weight again for each batch and keeps the states between products in
+    float32: a third of the time.
+    """
+    narrow = {id(weight): nn.Parameter(weight.to(precision), requires_grad=False)
+              for weight in model.parameters()}  # fmt: skip
+    return copy.deepcopy(model, narrow)
 
 
 def embedding_key(model: nn.Module, texts: TokenTable, attention: str, words: bool = False) -> str:
