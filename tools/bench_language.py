@@ -1,10 +1,8 @@
 """Speed and memory of the language floor beside the plain way; prints one JSON line per case.
 
     python tools/bench_language.py DATA --rounds 5 --out docs/results/language.json
-    python tools/bench_language.py DATA csft embed --rounds 1 --examples 16 --titles 200   # a try
 
-DATA holds beauty/items.tsv and tokenizers/qwen3 (vocab.json, merges.txt), by default data/raw;
-where they are absent, csft and embed are left out and a line says so.
+DATA (data/raw) holds beauty/items.tsv and tokenizers/qwen3, or csft and embed are left out.
 
 Cases (processes of their own, in turn, with the surroundings of a notebook's kernel; the plain way
 is float32 in both, and csft in bfloat16 is set beside model(labels=…) under autocast as well):
@@ -130,7 +128,7 @@ def embed(way: str, data: Path, precision: str, n_titles: int) -> dict[str, floa
     titles = [title for title in beauty_titles(data)[:n_titles] if title.strip()]
     backbone = Backbone(make_model("small", 151_936).eval(), real_tokenizer(data))  # type: ignore[arg-type]
     set_attention(backbone.model, "bidirectional")
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    size, dtype = (2048, torch.bfloat16) if precision == "bfloat16" else (4096, torch.float32)
     if way == "plain":
         from sentence_transformers import SentenceTransformer
 
@@ -143,15 +141,10 @@ def embed(way: str, data: Path, precision: str, n_titles: int) -> dict[str, floa
         texts = tokenise(backbone.tokenizer, titles, max_tokens=256)
         started = time.perf_counter()
         texts = tokenise(backbone.tokenizer, titles, max_tokens=256)
-        budget = 4096 if precision == "float32" else 2048
-        settings = {"token_budget": budget, "pad_id": 0, "precision": dtype}
-        vectors = embed_tokens(backbone.model, texts, **settings)  # type: ignore[arg-type]
+        vectors = embed_tokens(backbone.model, texts, token_budget=size, pad_id=0, precision=dtype)
     seconds = time.perf_counter() - started
-    exact = embed_tokens(
-        backbone.model, tokenise(backbone.tokenizer, titles[:200], max_tokens=256),
-        token_budget=2048, pad_id=0,
-    )  # fmt: skip
-    found = np.asarray(vectors)[:200]
+    first = tokenise(backbone.tokenizer, titles[:200], max_tokens=256)
+    exact, found = embed_tokens(backbone.model, first, token_budget=2048, pad_id=0), vectors[:200]
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (exact, found)]
     return {"texts_per_second": len(titles) / seconds, "seconds": seconds,
             "least_cosine_to_float32": float((unit[0] * unit[1]).sum(axis=1).min())}  # fmt: skip
@@ -202,10 +195,8 @@ def found_path(setting: str, way: str) -> Path:
 
 def differences(setting: str) -> dict[str, float]:
     """Largest difference of logits, and of gradients relative to the largest entry of each."""
-    with (
-        np.load(found_path(setting, "plain")) as plain,
-        np.load(found_path(setting, "ours")) as ours,
-    ):
+    paths = (found_path(setting, way) for way in ("plain", "ours"))
+    with np.load(next(paths)) as plain, np.load(next(paths)) as ours:
         gaps = [float(np.abs(plain[k] - ours[k]).max()) for k in plain.files]
         sizes = [float(np.abs(plain[k]).max()) for k in plain.files]
     relative = [gap / max(size, 1e-12) for gap, size in zip(gaps[1:], sizes[1:], strict=True)]
@@ -252,8 +243,8 @@ def pair(
     line = {"case": f"{case}, {detail}", **ratios(each, [1.0] * len(each)),
             **rounds[-1]}  # fmt: skip
     if "plain_bfloat16" in ways:
-        narrow = [better(r["ours"][key], r["plain_bfloat16"][key]) for r in rounds]
-        line["ratio_to_plain_bfloat16"] = ratios(narrow, [1.0] * len(narrow))
+        each = [better(r["ours"][key], r["plain_bfloat16"][key]) for r in rounds]
+        line["beside_plain_bfloat16"] = ratios(each, [1.0] * len(each))
     if case == "prompt":
         shares = [r["ours"]["extra_mib"] / max(r["plain"]["extra_mib"], 1e-9) for r in rounds]
         line |= {"extra_memory_share": round(statistics.median(shares), 3), **differences(detail)}
