@@ -184,7 +184,7 @@ class Run:
         self._figures.append({"name": name, "path": declared, "alt": alt, "caption": caption})
         from IPython.display import Image
 
-        self._tell(caption)
+        self._tell(caption or alt)
         show(Image(data=path.read_bytes()), {"image/png": {"alt": alt, "figure": name}})
 
     def note(self, sentence: str) -> None:

@@ -72,7 +72,7 @@ def plot_learning(
                 axes.plot(kept, values[kept - 1], "o", markersize=12, markerfacecolor="none",
                           markeredgecolor=line.get_color(), label=f"{name}: kept")  # fmt: skip
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(curves) > 1 or best:
             axes.legend()
     return figure

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib.studies.figures import COLOURS, MARKERS, style
 from lib.studies.judging import Judged
@@ -26,6 +27,7 @@ def curve_figure(rungs: Sequence[Rung], *, ylabel: str = "Score on rows that cho
                           color=COLOURS[place % len(COLOURS)],
                           label=rung.name if number == 0 else None)  # fmt: skip
         axes.set(xlabel="epoch or round", ylabel=ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if any(len(rung.curves[0]) for rung in rungs if rung.curves):
             axes.legend()
     return figure
@@ -88,7 +90,9 @@ def grid_figure(values: Iterable[float], rows: Sequence[int], columns: Sequence[
     with style():
         figure = Figure(figsize=(1.6 + 1.3 * len(columns), 1.4 + 0.7 * len(rows)))
         axes = figure.subplots()
-        axes.imshow(table, cmap="Blues", aspect="auto", vmin=2 * table.min() - table.max() - 1e-9)
+        low, high = table.min(), table.max()
+        step = high - low + 1e-9  # half of the colours: the dark ones would hide the numbers
+        axes.imshow(table, cmap="Blues", aspect="auto", vmin=low - step, vmax=high + 2 * step)
         for (down, across), value in np.ndenumerate(table):
             axes.annotate(f"{value:.4f}", (across, down), ha="center", va="center")
         axes.set_xticks(range(len(columns)), [str(c) for c in columns])
