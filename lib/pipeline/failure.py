@@ -12,7 +12,7 @@ __all__ = ["describe_failure", "explain", "missing_space"]
 FULL = re.compile(r"No space left on device|File too large|Errno (27|28)\b")
 MEMORY = re.compile(
     r"MemoryError|Cannot allocate|bad_alloc|failed to map|out of memory|not enough memory|"
-    r"Failed to launch worker thread"
+    r"Failed to launch worker thread|can't (start new|spawn worker) thread"
 )
 FRAME = re.compile(r"(lib/[\w/]+\.py):(\d+)")
 

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from lib.pipeline.failure import MEMORY
+
 pytestmark = pytest.mark.slow
 
 FAULTY = {
@@ -90,6 +92,18 @@ def test_a_dead_kernel_tells_its_peak_memory(broken, outcome):
 def test_an_error_that_the_kernel_could_not_show_is_told_by_its_name(broken, outcome):
     told = broken.store.failure("mute")["message"]
     assert re.fullmatch(r"MemoryError: no room - out of memory, with a peak memory of \d+ MB", told)
+
+
+@pytest.mark.parametrize("said", [
+    "ImportError: _backend_agg.so: failed to map segment from shared object",
+    "ArrowMemoryError: malloc of size 10048 failed",
+    "PanicException: OS can't spawn worker thread: Resource temporarily unavailable (os error 11)",
+    "RuntimeError: can't start new thread",
+    "RuntimeError: DefaultCPUAllocator: can't allocate: Error code 12 (Cannot allocate memory)",
+    "ValueError: array needs 9 MB", "KeyError: 'thread'",
+])  # fmt: skip
+def test_what_libraries_say_when_memory_runs_out_is_known(said):
+    assert bool(MEMORY.search(said)) is not said.startswith(("ValueError", "KeyError"))
 
 
 def test_files_hold_no_terminal_codes_and_no_absolute_paths(broken, outcome):
