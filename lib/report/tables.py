@@ -90,11 +90,11 @@ def metric_cell(
 
 
 def best(metrics: Iterable[Metric]) -> list[Metric]:
-    """The best rows of each metric and segment, where at least two compete."""
+    """The best rows of each metric, segment and set of rows, where at least two compete."""
     groups: dict[object, list[Metric]] = {}
     for metric in metrics:
         if metric.better and not metric.is_ceiling:
-            groups.setdefault((metric.name, metric.segment), []).append(metric)
+            groups.setdefault((metric.name, metric.segment, metric.n), []).append(metric)
     rivals = [group for group in groups.values() if len(group) > 1]
     return [m for group in rivals for m in group if m.gain == max(r.gain for r in group)]
 

@@ -66,6 +66,12 @@ def test_best_is_found_within_each_segment():
         ("B", "cold"), ("A", "warm")]  # fmt: skip
 
 
+def test_rows_judged_on_other_rows_do_not_compete():
+    told = (("A, out of fold", 0.5, 90), ("B, out of fold", 0.4, 90), ("A, hold-out", 0.6, 30))
+    (table,) = metric_tables([score(row, value, n=n) for row, value, n in told])
+    assert [row[0].text for row in table.rows if row[1].best] == ["A, out of fold"]
+
+
 def test_a_node_with_one_row_lists_its_metrics():
     (table,) = metric_tables(
         [score("GRU", 0.5, n=7, seed=1), score("GRU", 12.0, name="users", better=None)]
