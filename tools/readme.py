@@ -39,6 +39,7 @@ class Shown:
     title: str
     cheap: str = ""  # pattern of the rows that it must beat
     suffix: str = ""  # of the rows that compete
+    left_out: str = ""  # pattern of the rows that stand for themselves, on the page
     ceiling: str = "ceiling"  # the row of the true probabilities
 
 
@@ -47,7 +48,7 @@ SHOWN = (
     Shown(system="counting", notebook="13_measure_baselines", metric="ndcg@10",
           title="NDCG@10"),
     Shown(system="LLM2Rec", notebook="25_evaluate_sasrec", metric="ndcg@10", title="NDCG@10",
-          cheap=f"{COUNTED}|tfidf.*|id.*|shuffled.*"),
+          cheap=rf"{COUNTED}|tfidf(\+id)?|id|shuffled.*", left_out=".*&item-kNN"),
     Shown(system="soft tokens", notebook="31_evaluate_soft_tokens", metric="ndcg@10",
           title="NDCG@10", cheap=f"{COUNTED}|sasrec.*|bpr-mf|fpmc"),
     Shown(system="LLM-CTR", notebook="43_compare_on_x4", metric="auc", title="AUC",
@@ -138,7 +139,8 @@ def result_line(shown: Shown, profile: str, kept: Mapping[str, Any]) -> str:
     nodes = kept.get("nodes", {}).values()
     tables = [node["metrics"] for node in nodes if node["notebook"] == shown.notebook]
     rows = {name: values[shown.metric] for table in tables for name, values in table.items()
-            if shown.metric in values and name.endswith(shown.suffix)}  # fmt: skip
+            if shown.metric in values and name.endswith(shown.suffix)
+            and not re.fullmatch(shown.left_out, name)}  # fmt: skip
     cheap = {name for name in rows if re.fullmatch(shown.cheap, name.removesuffix(shown.suffix))}
     models = {name for name in rows if "ceiling" not in name.lower()} - cheap
     if not models:
@@ -155,7 +157,8 @@ def result_line(shown: Shown, profile: str, kept: Mapping[str, Any]) -> str:
 def best_of(names: set[str], rows: Mapping[str, list[float]], shown: Shown) -> str:
     """The best of these rows with its figure; a dash where there is none."""
     best = max(sorted(names), key=lambda name: rows[name][0], default="")
-    return f"{best.removesuffix(shown.suffix)} {numbers(rows[best])}" if best else "–"
+    name = best.removesuffix(shown.suffix).replace("|", r"\|")
+    return f"{name} {numbers(rows[best])}" if best else "–"
 
 
 def numbers(value: list[float]) -> str:
