@@ -129,7 +129,7 @@ def test_pairs_of_an_earlier_commit_stay_until_they_are_tried_again_and_say_so(t
     assert new.pairs["sasrec"][MEMORY.name]["commit"] == "abc"
     assert "commit" not in new.pairs["gbdt"][MEMORY.name]
     assert new.problems() == 1
-    assert others(new.pairs) == " (1 of the pairs at abc)"
+    assert others(new.pairs) == " (but 1 at abc)"
     assert Matrix(tmp_path / "new.json", (MEMORY,)).pairs.keys() == {"gbdt"}  # only published
 
 

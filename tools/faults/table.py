@@ -123,7 +123,8 @@ def page(told: Mapping[str, Any], faults: Sequence[Fault], notebooks: Mapping[st
 def others(pairs: Pairs) -> str:
     """How many pairs are of an earlier commit."""
     commits = Counter(v["commit"] for row in pairs.values() for v in row.values() if "commit" in v)
-    return "".join(f" ({n} of the pairs at {commit})" for commit, n in sorted(commits.items()))
+    told = ", ".join(f"{n} at {commit}" for commit, n in sorted(commits.items()))
+    return f" (but {told})" if told else ""
 
 
 def mark(verdict: Mapping[str, Any] | None, place: str, notes: list[str]) -> str:
