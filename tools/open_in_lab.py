@@ -97,7 +97,8 @@ def chromium() -> Iterator[Tab]:
 def run_in_browser(server: Server, tab: Tab, path: str, change: dict[str, str],
                    pictures: Path, minutes: float) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Open, run all cells, look; change parameters and run again, if asked; look in the dark."""
-    tab.call("Page.navigate", url=f"http://{server.address}/lab/tree/{path}?token={server.token}")
+    address = f"http://{server.address}/lab/tree/{path}?reset&token={server.token}"
+    tab.call("Page.navigate", url=address)  # reset: the notebook before this one does not return
     there = (
         f"!!(window.jupyterapp && {PANEL} && {PANEL}.context.path === '{path}' "
         f"&& {PANEL}.context.isReady && {PANEL}.sessionContext.session)"
