@@ -213,7 +213,8 @@ class Run:
             temporary.replace(path)
         else:
             shown = " ".join(f"{name} {number:.4g}" for name, number in finite.items())
-            sys.stdout.write(f"\r{done:g}/{total:g} {shown}   ")
+            line = f"{done:g}/{total:g} {shown}"  # padded: a longer line before it leaves no trace
+            sys.stdout.write(f"\r{line:<100}")
 
     def finish(self) -> None:
         """Declare success; the runner believes nothing else."""

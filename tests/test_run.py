@@ -193,6 +193,15 @@ def test_by_hand_captions_and_the_result_are_seen_on_the_spot(lab, monkeypatch):
     assert [getattr(value, "data", value) for value in seen] == ["All of it", frame, "It works."]
 
 
+def test_by_hand_a_short_line_of_progress_wipes_the_long_one_before_it(lab, capsys):
+    run = lib.start("10_try_calls", {"epochs": 3, "seed": 7})
+    capsys.readouterr()
+    run.progress(1, 2, loss=0.25, rows_per_second=12345.0)
+    run.progress(2, 2)
+    first, last = capsys.readouterr().out.split("\r")[1:]
+    assert len(last) >= len(first.rstrip())
+
+
 def test_importing_lib_loads_nothing_heavy():
     code = "import sys, lib, lib.run; print([m for m in ('torch', 'numpy', 'pandas', 'polars', " \
         "'matplotlib', 'IPython') if m in sys.modules])"  # fmt: skip
