@@ -11,7 +11,7 @@ import pytest
 from lib.data.files import write_json
 from tools.faults.blows import MEMORY
 from tools.faults.hostile import TEXTS, csv_shape, harm_of, poison_tables, poison_title
-from tools.faults.same import only_clocks, without_clocks
+from tools.faults.same import lasting, only_clocks, without_clocks
 from tools.faults.table import Matrix, others, page
 from tools.faults.trial import Expect, Verdict, judge, told
 from tools.faults.workspace import Answer
@@ -58,6 +58,21 @@ def test_tables_may_differ_in_measured_times_and_in_nothing_else(tmp_path, now, 
     pl.DataFrame({"auc": [0.5], "seconds": [1.0]}).write_parquet(paths[0])
     pl.DataFrame(now).write_parquet(paths[1])
     assert only_clocks(*paths) is same
+
+
+@pytest.mark.parametrize(("now", "same"), [("0.50,9.1", True), ("0.5,2.0", False)])
+def test_csv_may_differ_in_measured_times_and_in_no_digit_else(tmp_path, now, same):
+    paths = tmp_path / "a.csv", tmp_path / "b.csv"
+    for path, row in zip(paths, ("0.50,2.0", now), strict=True):
+        path.write_text(f"auc,seconds\n{row}\n")
+    assert only_clocks(*paths) is same
+
+
+def test_an_event_file_is_known_by_its_place_in_folders_and_manifests(tmp_path):
+    names = [f"fold/events.out.tfevents.{n}.host.{n}.0" for n in (17, 18)]
+    assert lasting(names[0]) == lasting(names[1]) == "fold/events.out.tfevents"
+    assert without_clocks({names[0]: {"kind": 1}}) == without_clocks({names[1]: {"kind": 1}})
+    assert only_clocks(tmp_path / lasting(names[0]), tmp_path / lasting(names[1]))
 
 
 def test_json_is_compared_without_its_times():

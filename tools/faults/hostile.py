@@ -15,6 +15,7 @@ import polars as pl
 from lib.data.files import read_json, sha256_of, write_json
 from lib.pipeline.profile import Home
 from lib.pipeline.store import Result, Store
+from tools.faults.same import lasting
 from tools.faults.trial import Expect, Fault, Pair, Trial
 from tools.faults.workspace import Workspace
 
@@ -154,7 +155,8 @@ def damage_of(poisoned: Poisoned, pair: Pair) -> list[str]:
 
 
 def missing_files(good: Result, now: Result) -> list[str]:
-    files = [set(cast(dict[str, object], result.manifest["files"])) for result in (good, now)]
+    files = [{lasting(name) for name in cast(dict[str, object], result.manifest["files"])}
+             for result in (good, now)]  # fmt: skip
     return [f"missing: {name}" for name in sorted(files[0] - files[1])]
 
 

@@ -13,10 +13,11 @@ import polars as pl
 from lib.data.files import read_json
 from lib.pipeline.store import Result
 
-__all__ = ["differences"]
+__all__ = ["differences", "lasting"]
 
 CLOCK = re.compile(r"second|minute|per_second|/s\b|memory|peak|speed|rows/s|ms\b", re.IGNORECASE)
 HASHED = re.compile(r"sha256|bytes|second")
+EVENTS = re.compile(r"(events\.out\.tfevents)\.\d+\..*")  # TensorBoard: time, host, process, number
 STOPWATCHES = {"91_measure_speed"}  # every number there is a time
 
 
@@ -36,23 +37,40 @@ def differences(good: Result, now: Result | None) -> list[str]:
     ]  # fmt: skip
 
 
+def lasting(name: str) -> str:
+    """The name of a file without what belongs to one run of the process that wrote it.
+
+    >>> lasting("outputs/tensorboard/events.out.tfevents.1795224338.host.4736.0")
+    'outputs/tensorboard/events.out.tfevents'
+    """
+    return EVENTS.sub(r"\1", name)
+
+
 def contents(result: Result) -> dict[str, str]:
     """The hash of each output and figure; the record and the executed notebook hold times."""
     files = cast(dict[str, dict[str, str]], result.manifest["files"])
-    return {name: entry["sha256"] for name, entry in files.items()
+    return {lasting(name): entry["sha256"] for name, entry in files.items()
             if name.startswith(("outputs/", "figures/"))}  # fmt: skip
 
 
 def only_clocks(good: Path, now: Path) -> bool:
     """Whether two files are equal once measured times are left out."""
-    if good.suffix == ".parquet":
-        frames = [pl.read_parquet(path) for path in (good, now)]
+    if good.name == "events.out.tfevents":
+        return True  # each record holds its time of day
+    if good.suffix in {".parquet", ".csv"}:
+        read = pl.read_parquet if good.suffix == ".parquet" else read_text
+        frames = [read(path) for path in (good, now)]
         kept = [[name for name in frame.columns if not CLOCK.search(name)] for frame in frames]
         return kept[0] == kept[1] and frames[0].select(kept[0]).equals(frames[1].select(kept[1]))
     if good.suffix == ".json":
         pattern = HASHED if good.name == "manifest.json" else CLOCK  # its files are compared too
         return without_clocks(read_json(good), pattern) == without_clocks(read_json(now), pattern)
     return False
+
+
+def read_text(path: Path) -> pl.DataFrame:
+    """A CSV file as it is written."""
+    return pl.read_csv(path, infer_schema=False)
 
 
 def without_clocks(value: object, clock: re.Pattern[str] = CLOCK) -> object:
@@ -62,5 +80,6 @@ def without_clocks(value: object, clock: re.Pattern[str] = CLOCK) -> object:
     {'rows': [{'auc': 0.5}]}
     """
     if isinstance(value, dict):
-        return {k: without_clocks(v, clock) for k, v in value.items() if not clock.search(str(k))}
+        return {lasting(str(k)): without_clocks(v, clock) for k, v in value.items()
+                if not clock.search(str(k))}  # fmt: skip
     return [without_clocks(item, clock) for item in value] if isinstance(value, list) else value
