@@ -132,7 +132,8 @@ def mark(verdict: Mapping[str, Any] | None, place: str, notes: list[str]) -> str
     if verdict is None:
         return ""
     if verdict["state"] == "problem":
-        notes.append(f"- **{place}**: {'; '.join(verdict['problems'])}")
+        said = "".join(f" - {as_code(text)}" for text in verdict["said"][-1:])
+        notes.append(f"- **{place}**: {'; '.join(verdict['problems'])}{said}")
         return "✗"
     return "✓" if verdict["state"] == "ok" else "–"
 
@@ -142,4 +143,9 @@ def example(pairs: Pairs, fault: str) -> str:
     said = [line for row in pairs.values() if fault in row and row[fault]["state"] == "ok"
             for line in row[fault]["said"][-1:]]  # fmt: skip
     text = min(said, key=len, default="")
-    return f"`{text.replace('|', '¦').replace('`', chr(39))}`" if text else ""
+    return as_code(text) if text else ""
+
+
+def as_code(text: str) -> str:
+    """Any text as code in a line of a table."""
+    return f"`{text.replace('|', '¦').replace('`', chr(39))}`"
