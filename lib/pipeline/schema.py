@@ -146,6 +146,8 @@ def fit_value(field: Field, value: object, place: str) -> object:
 def fit(value: object, kind: ast.expr) -> object:
     """Check one value against an annotation; ints become floats where a float is declared."""
     match kind:
+        case ast.BinOp(left=left, right=ast.Constant(value=None)) if value is not None:
+            return fit(value, left)  # so that the hint is what to write, not null
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             try:
                 return fit(value, left)
@@ -170,11 +172,12 @@ def fit(value: object, kind: ast.expr) -> object:
             allowed = allowed if isinstance(allowed, tuple) else (allowed,)
             if value in allowed:
                 return value
-            raise ValueError(f"not one of the choices. {nearest(str(value), map(str, allowed))}")
+            close = nearest(str(value), map(str, allowed)).rstrip(".")
+            raise ValueError(f"not one of the choices. {close}")
     wanted = ast.unparse(kind).partition("[")[0]
     if wanted not in {*JSON_TYPES, "None"}:
         raise ValueError(f"the type {wanted} is not one that a parameter can have")
-    hint = {"list": "a list, [a, b]", "None": "null"}.get(wanted, f"a {wanted}")
+    hint = {"list": "a list, [a, b]", "int": "an int", "None": "null"}.get(wanted, f"a {wanted}")
     if wanted == "int" and isinstance(value, float) and value.is_integer():
         hint = str(int(value))
     raise ValueError(f"is a {type(value).__name__}; write {hint}")

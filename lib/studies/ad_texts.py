@@ -53,7 +53,7 @@ class AdTexts:
 
 def read_ad_texts(clicks: Clicks, table: Path, texts: Path) -> AdTexts:
     """Every row's ad by its raw value: the ids of ``clicks`` no longer tell unseen ads apart."""
-    said = pl.read_csv(texts, separator="\t", infer_schema=False, quote_char=None)
+    said = pl.read_csv(texts, separator="\t", infer_schema=False)
     named = [COLUMNS.get(name, name) for name in said["field"].unique().to_list()]
     if len(named) != 1 or named[0] not in clicks.fields:
         raise ValueError(f"{texts.name} speaks of the fields {named}; expected exactly one of "

@@ -43,7 +43,7 @@ def test_an_int_is_a_float_where_a_float_is_declared():
 @pytest.mark.parametrize(("values", "message"), [
     ({"epoch": 1}, r"demo\.yaml: epoch: unknown parameter 'epoch'\. Did you mean 'epochs'"),
     ({"epochs": 3.0}, r"epochs = 3\.0: is a float; write 3; expected int >= 1 and <= 1000"),
-    ({"epochs": True}, "is a bool; write a int"),
+    ({"epochs": True}, "is a bool; write an int"),
     ({"epochs": "3"}, "is a str"),
     ({"epochs": 0}, r"epochs = 0 is out of range; expected int >= 1 and <= 1000 \(passes\)"),
     ({"epochs": None}, "is a NoneType"),
@@ -56,6 +56,8 @@ def test_an_int_is_a_float_where_a_float_is_declared():
     ({"maps": 8}, "write a list"),
     ({"maps": (8, 8)}, "write a list"),
     ({"limit": 0.1}, "out of range"),
+    ({"limit": "2"}, r"is a str; write a float; expected float \| None"),
+    ({"split": "x"}, r"not one of the choices\. Known: \w+(, \w+)*; expected"),
     ({"names": [1]}, "write a str"),
     ({"flags": {1: 2}}, "write a str"),
     ({"flags": {"a": object()}}, "which JSON does not have"),

@@ -100,6 +100,11 @@ def test_unseen_ads_keep_their_titles(tmp_path):
     texts = read_ad_texts(log, tmp_path, path)
     assert [texts.titles[ad] for ad in texts.ads[[0, 49]]] == ["Old", "New"]
     assert texts.rows[texts.ads[49]] == 0
+    hostile = ['a "quoted"\ttab', 'two\nlines, 12" long']  # written as world/write_avazu.py does
+    told = pl.DataFrame({"field": ["C14", "C14"], "value": ["7", "9"], "title": hostile})
+    told.write_csv(path, separator="\t")
+    texts = read_ad_texts(log, tmp_path, path)
+    assert [texts.titles[ad] for ad in texts.ads[[0, 49]]] == hostile
     assert texts.clicks.sum() == log.label[:30].sum()
     log.label = 1 - log.label
     with pytest.raises(ValueError, match="not the 50 of the clicks"):
