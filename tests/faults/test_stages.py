@@ -158,7 +158,6 @@ def test_a_process_that_lives_on_is_named():
     assert workspace.gone([process.pid]) == []
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP")
 def test_a_pause_of_everything_is_noticed():
     code = (
         "import time\nfrom tools.faults.trial import Pauses\n"
