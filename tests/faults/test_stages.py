@@ -174,14 +174,32 @@ def test_a_pause_of_everything_is_noticed():
         assert child.stdout.readline() == "True\n"
 
 
-def test_what_a_killed_matrix_left_is_mended(pair, tmp_path, monkeypatch):
-    before, source = contents(pair.space), tmp_path / "source"
-    (source / "params").mkdir(parents=True)
-    (source / "params" / "smoke.yaml").write_text(PROFILE)
-    monkeypatch.setattr(workspace, "ROOT", source)
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A project to take the profile from again."""
+    (tmp_path / "source" / "params").mkdir(parents=True)
+    (tmp_path / "source" / "params" / "smoke.yaml").write_text(PROFILE)
+    monkeypatch.setattr(workspace, "ROOT", tmp_path / "source")
+
+
+@pytest.mark.usefixtures("source")
+def test_what_a_killed_matrix_left_is_mended(pair):
+    before = contents(pair.space)
     stages = [models.cut(pair), stores.no_upstream_result(pair), stores.garbage(pair)]
     for stage in stages:
         stage.__enter__()  # and never left
     assert contents(pair.space) != before
+    pair.space.mend()
+    assert contents(pair.space) == before
+
+
+@pytest.mark.usefixtures("source")
+def test_a_result_with_other_times_is_put_back_too(pair):
+    """Its readers would otherwise have another key than in the undisturbed run."""
+    before = contents(pair.space)
+    manifest = pair.folder / KEY / "manifest.json"
+    told = json.loads(manifest.read_text())
+    write_json(manifest, told | {"made": "2027"})
+    assert pair.space.loss("reader") == []
     pair.space.mend()
     assert contents(pair.space) == before

@@ -127,9 +127,7 @@ def judged(space: Workspace, case: Case, fault: Fault) -> Verdict:
                 verdict = try_pair(space, case, fault, dice)
             except (OSError, ValueError, subprocess.SubprocessError) as error:
                 verdict = Verdict("problem", [f"could not be staged: {error}"])
-        space.tidy(case.node)
-        if verdict.problems:
-            space.restore(case.node)
+        space.restore(case.node)
         if not (verdict.problems and pauses.any):
             break
     return verdict

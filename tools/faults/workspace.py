@@ -94,7 +94,7 @@ class Workspace:
         shutil.copy2(ROOT / "params" / f"{PROFILE}.yaml", self.root / "params")
         shutil.rmtree(self.root / "data" / "raw", ignore_errors=True)
         for node in self.profile().nodes:
-            if self.good.current(node) and (self.loss(node) or self.leftovers(node)):
+            if self.good.current(node) and not self.as_made(node):
                 self.restore(node)
 
     def copy_tree(self) -> None:
@@ -209,17 +209,23 @@ class Workspace:
             and not any(path.is_file() for place in scratch for path in place.rglob("*"))
         )  # fmt: skip
 
+    def as_made(self, node: str) -> bool:
+        """Whether the result is the undisturbed one itself, measured times included."""
+        if self.loss(node) or self.leftovers(node):
+            return False
+        good = self.result(node).folder / "manifest.json"
+        return (
+            self.store.folder(node) / good.parent.name / good.name
+        ).read_bytes() == good.read_bytes()
+
     def restore(self, node: str) -> None:
-        """Bring one node's folder back to what the undisturbed run left."""
+        """Bring one node's folder back to what the undisturbed run left.
+
+        A result that was made again holds other times, and whoever reads it would have to run.
+        """
         folder = self.store.folder(node)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.good.folder(node), folder)
-
-    def tidy(self, node: str) -> None:
-        """Forget checkpoints, quarantined results and failures of the last fault."""
-        for rest in ("corrupt-*", "scratch-*", "failed"):
-            for path in self.store.folder(node).glob(rest):
-                shutil.rmtree(path, ignore_errors=True)
 
     def status(self, node: str, since: float) -> dict[str, Any]:
         """What the worker says of the cell under way, if it began after ``since``."""
