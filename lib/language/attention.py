@@ -1,8 +1,7 @@
 """A language model's attention: fused, in float32 on a CPU, and to one prompt shared by all rows.
 
 The fused kernel's backward takes several times as long in bfloat16 on a CPU, a third of a training
-step; the products around it follow autocast as ever.  A model held in bfloat16 only reads, and
-attends in it.  On other devices nothing changes.
+step; the products around it follow autocast as ever.  On other devices nothing changes.
 
 Keys that carry a ``prompt`` stand behind it.  Every row asks the same prompt, so all rows ask it in
 one product, and no row has a copy of its keys and values, neither forward nor for backward:
@@ -35,8 +34,7 @@ def attend(
     """(B, H, Q, D), (B, G, K, D) twice, (B, 1, Q, K) or none -> (B, Q, H, D)"""
     prompt = getattr(key, "prompt", None)  # a layer of lib.language.prompt_cache
     is_cpu, narrow = query.device.type == "cpu", query.dtype
-    held = narrow == torch.bfloat16 and prompt is None and not torch.is_autocast_enabled("cpu")
-    if is_cpu and not held:  # autocast leaves some of them long
+    if is_cpu:  # autocast leaves some of them long
         query, key, value = (x.float() if x.dtype == torch.bfloat16 else x
                              for x in (query, key, value))  # fmt: skip
     with torch.autocast("cpu", enabled=False) if is_cpu else nullcontext():

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from lib.language.backbone import Backbone, hidden_states
+from lib.language.backbone import Backbone, hidden_states, trunk_of
 from lib.language.contrast import mean_pool
 from lib.language.tokens import TokenTable, budget_batches, pad_rows
 
@@ -48,7 +49,9 @@ def embed_tokens(
         if not len(rows):
             continue
         ids, mask = (part.to(device) for part in pad_rows([texts[row] for row in rows], pad_id))
-        pooled = mean_pool(hidden_states(reader, ids, mask).float(), mask)
+        with torch.autocast(device.type, dtype=precision, enabled=reader is not model):
+            states = hidden_states(reader, ids, mask)
+        pooled = mean_pool(states.float(), mask)
         if words:
             halves = mean_pool(entry(ids).float(), mask), pooled
             pooled = torch.cat([nn.functional.normalize(half) for half in halves], dim=1)
@@ -58,14 +61,16 @@ def embed_tokens(
 
 
 def narrow_copy(model: nn.Module, precision: torch.dtype) -> nn.Module:
-    """The same layers with weights held in ``precision``, and states with them; buffers stay.
+    """The same layers with the weights of their products held in ``precision``; the rest is shared.
 
-    Autocast rounds every weight again for each batch and keeps the states between products in
-    float32: a third of the time.
+    Under autocast only the products are narrow, and the sum that runs through all layers keeps
+    its digits; autocast alone would round every weight again for each batch.
     """
-    narrow = {id(weight): nn.Parameter(weight.to(precision), requires_grad=False)
-              for weight in model.parameters()}  # fmt: skip
-    return copy.deepcopy(model, narrow)
+    products = (part for part in trunk_of(model).modules() if isinstance(part, nn.Linear | Conv1D))
+    narrow = {id(part.weight): nn.Parameter(part.weight.to(precision), requires_grad=False)
+              for part in products}  # fmt: skip
+    shared = {id(weight): weight for weight in model.parameters()}
+    return copy.deepcopy(model, shared | narrow)
 
 
 def embedding_key(model: nn.Module, texts: TokenTable, attention: str, words: bool = False) -> str:
