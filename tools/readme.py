@@ -1,11 +1,11 @@
-"""The parts of README.md that are made from other files: the map and the results.
+"""The parts of README.md that are made from other files: the answer, the map and the results.
 
     python tools/readme.py            # write them
     python tools/readme.py --check    # say whether they are up to date; changes nothing
 
-The map comes from ``params/demo.yaml``, the results from ``docs/results/*.json`` as
-``tools/keep_results.py`` leaves them. Each part stands between ``<!-- made: NAME -->`` and
-``<!-- end -->``; a test compares.
+The map comes from ``params/demo.yaml``, the figures of the answer and the results from
+``docs/results/*.json`` as ``tools/keep_results.py`` leaves them. Each part stands between
+``<!-- made: NAME -->`` and ``<!-- end -->``; a test compares.
 """
 
 import argparse
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.data.files import write_atomic  # noqa: E402
 from lib.pipeline.profile import Home, load_profile  # noqa: E402
+from tools.answer import answer  # noqa: E402
 
 SYSTEMS = {  # by the first digit of a notebook's number
     "0": "the world", "1": "data", "2": "LLM2Rec", "3": "soft tokens", "4": "LLM-CTR",
@@ -189,7 +190,8 @@ def fill(text: str, parts: Mapping[str, str], *, page: str = "README.md") -> str
 
 def up_to_date(text: str) -> str:
     home = Home(ROOT)
-    return fill(text, {"map": draw_map(home), "results": results_table(home)})
+    parts = {"answer": answer(home.root), "map": draw_map(home), "results": results_table(home)}
+    return fill(text, parts)
 
 
 def main() -> None:
