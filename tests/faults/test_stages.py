@@ -110,6 +110,10 @@ def test_a_node_without_inputs_or_models_is_spared(pair):
     assert stores.MISSING_INPUT.spared(alone) == "reads no other node"
     assert models.MODEL.spared(alone) == "reads no model"
     assert models.MODEL.spared(pair) == ""
+    model = pair.space.result("backbone").output("model")
+    (model / models.EXPORT).mkdir()
+    (model / "model.safetensors").rename(model / models.EXPORT / "model.safetensors")
+    assert models.MODEL.spared(pair) == "reads no model"
 
 
 def test_what_a_killed_run_left_is_named(pair):

@@ -14,6 +14,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -90,7 +91,11 @@ def main() -> int:
     cases = rows(space, nodes, options.node)
     if options.first:
         cases = list({case.notebook: case for case in reversed(cases)}.values())[::-1]
-    run_matrix(space, matrix, cases, columns(options.only), options)
+    try:
+        run_matrix(space, matrix, cases, columns(options.only), options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on with the next pair", flush=True)
+        return 128 + signal.SIGINT
     if options.earlier:
         matrix.keep_earlier(ROOT / "docs" / "results" / "faults.json")
     if options.publish:

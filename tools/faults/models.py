@@ -13,6 +13,7 @@ __all__ = ["MODEL"]
 
 FOLDER = "own_model"  # below data/raw
 WEIGHTS = "*.safetensors"
+EXPORT = "sentence_transformer"  # made for other programs: no notebook reads it
 FAILED = {"the node": r"✗ \w+: failed", "the cell": r"\.ipynb, cell \d+", "the folder": FOLDER}
 
 
@@ -22,7 +23,7 @@ def model_inputs(pair: Pair) -> dict[str, Path]:
     for name, reference in pair.case.inputs.items():
         node, _, sub = reference.partition("/")
         place = pair.space.result(node).output(sub)
-        if place.is_dir() and any(place.rglob(WEIGHTS)):
+        if any(EXPORT not in path.relative_to(place).parts for path in place.rglob(WEIGHTS)):
             found[name] = place
     return found
 
