@@ -8,8 +8,8 @@ from pathlib import Path
 __all__ = ["answer", "figures"]
 
 ANSWER = """\
-Small models on a CPU: backbones of 1.3 million weights at most, trained on the titles at hand. NDCG@10 over
-all items, on targets that no choice has seen.
+Small models on a CPU: backbones of 1.3 million weights at most, trained on the titles at hand.
+NDCG@10 over all items, on targets that no choice has seen.
 
 - **Titles help where ids are sparse, and plain words tell nearly all of it.** On Beauty a tuned
 SASRec reaches {beauty[id]} with ids alone, {beauty[tfidf+id]} with TF-IDF of the titles,
