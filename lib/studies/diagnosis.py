@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib.data.clicks import Clicks
 from lib.evaluate.logistic import to_logits
@@ -193,5 +194,7 @@ def attention_figure(checkpoints: Checkpoints, rows: Ints) -> Figure:
         drawn = axes.imshow(image, cmap="viridis", aspect="auto", interpolation="nearest")
         figure.colorbar(drawn, label="weight")
         axes.set(xlabel="events ago", ylabel="visitor")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False)
     return figure

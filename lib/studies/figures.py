@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
-__all__ = ["COLOURS", "MARKERS", "Row", "plot_cost", "plot_groups", "plot_intervals",
-           "plot_learning",
-           "plot_reliability", "style"]  # fmt: skip
+__all__ = ["COLOURS", "MARKERS", "Row", "name_dots", "plot_cost", "plot_groups",
+           "plot_intervals", "plot_learning", "plot_reliability", "style"]  # fmt: skip
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -54,9 +55,10 @@ def style() -> Iterator[None]:
 
 def plot_learning(
     curves: Mapping[str, Sequence[float]], *, ylabel: str, xlabel: str = "epoch",
-    best: Mapping[str, int] | None = None,
+    best: Mapping[str, int] | None = None, first: int = 1,
 ) -> Figure:  # fmt: skip
-    """One line per named curve over steps 1, 2, …; ``best`` rings the step that was kept.
+    """One line per named curve; ``best`` rings the step that was kept, ``first`` is the step of the
+    first value: 0 where that one was measured before training.
 
     >>> len(plot_learning({"train": [0.7, 0.6], "valid": [0.7, 0.65]}, ylabel="loss").axes)
     1
@@ -65,16 +67,16 @@ def plot_learning(
         figure = Figure()
         axes = figure.subplots()
         for name, values in curves.items():
-            steps = np.arange(1, len(values) + 1)
+            steps = np.arange(first, first + len(values))
             (line,) = axes.plot(steps, values, label=name, markevery=max(1, len(values) // 12))
-            if best and name in best:
+            if best and name in best:  # the colour is told, else the ring takes the next line's
                 kept = best[name]
-                axes.plot(kept, values[kept - 1], "o", markersize=12, markerfacecolor="none",
-                          markeredgecolor=line.get_color(), label=f"{name}: kept")  # fmt: skip
+                axes.plot(kept, values[kept - first], "o", markersize=12, markerfacecolor="none",
+                          color=line.get_color())  # fmt: skip
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if len(curves) > 1 or best:
-            axes.legend()
+        if len(curves) > 1:  # beside the lines: inside it would lie on them
+            figure.legend(loc="outside right upper")
     return figure
 
 
@@ -84,7 +86,7 @@ def plot_intervals(
     """A dot with its interval per row, first row on top; lines for the baseline and the ceiling.
 
     >>> [text.get_text() for text in plot_intervals([Row("A", 0.7)], xlabel="AUC").axes[0].texts]
-    ['0.7']
+    ['0.7000']
     """
     with style():
         figure = Figure(figsize=(7, 1.1 + 0.34 * max(2, len(rows))))
@@ -94,15 +96,16 @@ def plot_intervals(
                 axes.plot([row.low, row.high], [place, place], color=COLOURS[0], marker="|",
                           markersize=7, linewidth=2)  # fmt: skip
             axes.plot(row.value, place, "o", color=COLOURS[0], markersize=7)
-            axes.annotate(f"{row.value:.4g}", (row.value, place), xytext=(0, 6),
+            axes.annotate(f"{row.value:z.4f}", (row.value, place), xytext=(0, 6),
                           textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
         for value, name, colour, dashes in (
             (baseline, "baseline", SOFT, (0, (4, 3))), (ceiling, "ceiling", COLOURS[1], "-")
         ):  # fmt: skip
             if value is not None:
                 axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.3, marker="")
-                axes.annotate(f"{name} {value:.4g}", (value, 1), xycoords=("data", "axes fraction"),
-                              xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
+                axes.annotate(f"{name} {value:.4f}" if value else f"{name} 0", (value, 1),
+                              xycoords=("data", "axes fraction"), xytext=(0, 3),
+                              textcoords="offset points", ha="center", va="bottom",
                               color=colour, fontsize=8.5)  # fmt: skip
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.7)
@@ -121,13 +124,40 @@ def plot_cost(points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel:
     with style():
         figure = Figure()
         axes = figure.subplots()
-        for place, (name, (cost, value)) in enumerate(points.items()):
+        for place, (cost, value) in enumerate(points.values()):
             axes.plot(cost, value, MARKERS[place % 8], color=COLOURS[place % 8], markersize=8)
-            axes.annotate(name, (cost, value), xytext=(6, 5), textcoords="offset points",
-                          fontsize=8.5)  # fmt: skip
         axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.2, y=0.15)
+        name_dots(axes, points)
     return figure
+
+
+def name_dots(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its dot, as near as it fits without covering a dot or another name.
+
+    A name that had to move away is joined to its dot by a thin line.
+
+    >>> from lib.studies.figures import plot_cost
+    >>> near = plot_cost({"one": (10.0, 0.5), "other": (10.1, 0.5)}, xlabel="s", ylabel="AUC")
+    >>> first, second = (text.get_window_extent() for text in near.axes[0].texts[:2])
+    >>> bool(first.overlaps(second))
+    False
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # dots have their places from here on
+    dots = [axes.transData.transform(np.column_stack(line.get_data())) for line in axes.get_lines()]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for places in dots for x, y in places]
+    for name, xy in sorted(points.items(), key=lambda point: -point[1][0]):  # room is on the right
+        text = axes.annotate(name, xy, (7, 6), textcoords="offset points", fontsize=8, va="center")
+        for height in (away * side for away in range(6, 200, 3) for side in (1, -1)):
+            text.xyann = (7, height)
+            if not any(text.get_window_extent().overlaps(box) for box in taken):
+                break
+        taken.append(text.get_window_extent())
+        if abs(text.xyann[1]) > 12:
+            line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6}
+            axes.annotate("", xy, xytext=text.xyann, textcoords="offset points", arrowprops=line)
 
 
 def plot_reliability(

@@ -19,7 +19,7 @@ from lib.studies.clicks import sigmoid
 from lib.studies.rungs import Part, Rung
 
 __all__ = ["PARTS", "Judged", "ask_gate", "gate_table", "judge_rungs", "judged_table", "part_of",
-           "reliability_curve"]  # fmt: skip
+           "reliability_curve", "tell_answers"]  # fmt: skip
 
 PARTS = ("out of fold", "hold-out")
 PartName = Literal["out of fold", "hold-out"]
@@ -115,10 +115,27 @@ def gate_table(decisions: Mapping[str, Decision]) -> pl.DataFrame:
     """One line per alternative of each gate, with the interval it rests on."""
     return pl.DataFrame(
         [
-            {"asked of": asked, **row, "decision": decision.answer}
+            {"asked of": asked, "decision": decision.answer,
+             **{name: value for name, value in row.items() if name != "gate"}}
             for asked, decision in decisions.items()
             for row in decision.to_rows()
         ]
+    )  # fmt: skip
+
+
+def tell_answers(answers: Mapping[str, str]) -> str:
+    """Questions with their answers as a sentence for each answer.
+
+    >>> tell_answers({"C against A": "adopted", "C against B": "not decidable"})
+    'Adopted: C against A. Not decidable, as the interval straddles the threshold: C against B'
+    """
+    asked: dict[str, list[str]] = {}
+    for question, answer in answers.items():
+        asked.setdefault(answer, []).append(question)
+    why = {"not decidable": ", as the interval straddles the threshold"}
+    return ". ".join(
+        f"{answer.capitalize()}{why.get(answer, '')}: {'; '.join(questions)}"
+        for answer, questions in asked.items()
     )
 
 

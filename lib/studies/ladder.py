@@ -45,8 +45,8 @@ def ladder_table(
 def decide_line(decisions: Mapping[str, Any]) -> tuple[str, str, str]:
     """What was asked, the answer and why, of a rung's last gate out of fold.
 
-    A rung may be asked several questions (two towers: recall and precision); it is adopted only
-    where all of the same final gate agree, so the least favourable answer is shown.
+    A rung may be asked several questions (two towers: recall and precision; DARE: two other rungs
+    and its own variant). The least favourable answer stands in front, the others behind the reason.
     """
     asked = [name for name in decisions if not name.endswith("hold-out")]
     if not asked:
@@ -58,7 +58,18 @@ def decide_line(decisions: Mapping[str, Any]) -> tuple[str, str, str]:
         f"{rule}: {interval['value']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
         for rule, interval in zip(told["rule"].split(" or "), told["shown"], strict=True)
     ]
-    return name.removesuffix(", out of fold"), told["answer"], "; ".join(reasons)
+    others = [f"{asked_of(each)}: {decisions[each]['answer']}" for each in asked if each != name]
+    also = [f"asked as well: {', '.join(others)}"] if others else []
+    return asked_of(name), told["answer"], "; ".join(reasons + also)
+
+
+def asked_of(name: str) -> str:
+    """A question without its rows.
+
+    >>> asked_of("DIN against DCNv2, out of fold")
+    'DIN against DCNv2'
+    """
+    return name.removesuffix(", out of fold")
 
 
 def share_of_the_way(

@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lib.studies.figures import COLOURS, MARKERS, style
+from lib.studies.figures import COLOURS, MARKERS, name_dots, style
 from lib.studies.judging import Judged
 from lib.studies.rungs import Rung
 
@@ -110,6 +110,7 @@ def recall_figure(hits: Mapping[str, Mapping[int, npt.NDArray[np.bool_]]]) -> Fi
         for name, each in hits.items():
             axes.plot(list(each), [float(found.mean()) for found in each.values()], label=name)
         axes.set(xlabel="K", ylabel="recall@K", ylim=(0, None))
+        axes.set_xticks(sorted({k for each in hits.values() for k in each}))
         axes.legend()
     return figure
 
@@ -119,11 +120,11 @@ def cost_figure(table: pl.DataFrame) -> Figure:
     with style():
         figure = Figure()
         axes = figure.subplots()
-        for row in table.rows(named=True):
-            seconds = max(float(row["seconds"]), 1e-2)
-            axes.plot(seconds, row["score"], "o", color=COLOURS[0])
-            axes.annotate(row["rung"], (seconds, row["score"]), xytext=(5, 4),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
+        points = {row["rung"]: (max(float(row["seconds"]), 1e-2), float(row["score"]))
+                  for row in table.rows(named=True)}  # fmt: skip
+        for seconds, score in points.values():
+            axes.plot(seconds, score, "o", color=COLOURS[0])
         axes.set(xscale="log", xlabel="seconds of training, all folds", ylabel="Score out of fold")
-        axes.margins(x=0.2)
+        axes.margins(x=0.2, y=0.1)
+        name_dots(axes, points)
     return figure

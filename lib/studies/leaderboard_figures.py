@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from lib.studies.figures import COLOURS, style
+from lib.studies.figures import COLOURS, name_dots, style
 
 __all__ = ["gain_figure", "pareto_figure"]
 
@@ -55,7 +55,7 @@ def pareto_figure(
         for axes, (data, board) in zip(panels, boards.items(), strict=False):
             paid = board.filter(pl.col("seconds").is_not_null())
             up = "share" if paid["share"].is_not_null().any() else "value"
-            named = 0
+            named: dict[str, tuple[float, float]] = {}
             for line in paid.sort("seconds").iter_rows(named=True):
                 star = line["row"] in marked
                 seconds = max(float(line["seconds"]), 1e-3)
@@ -63,10 +63,7 @@ def pareto_figure(
                 axes.plot(seconds, line[up], "*" if star else "o", color=colour,
                           markersize=11 if star else 7)  # fmt: skip
                 if star or line["front"] or line["row"] == line["cheap"]:
-                    beside = (6, -13 if named % 2 else 5)  # neighbours above and below in turn
-                    axes.annotate(line["row"], (seconds, line[up]), xytext=beside,
-                                  textcoords="offset points", fontsize=8)  # fmt: skip
-                    named += 1
+                    named[line["row"]] = (seconds, line[up])
             front = paid.filter(pl.col("front")).sort("seconds")
             axes.plot(np.maximum(front["seconds"].to_numpy(), 1e-3), front[up].to_numpy(),
                       color=COLOURS[0], marker="", linewidth=1, linestyle="--")  # fmt: skip
@@ -75,4 +72,5 @@ def pareto_figure(
             axes.set(xscale="log", title=data, xlabel="seconds, with all that it stands on",
                      ylabel="share of the gap" if up == "share" else "value")  # fmt: skip
             axes.margins(x=0.25, y=0.15)
+            name_dots(axes, named)
     return figure

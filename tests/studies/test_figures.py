@@ -56,6 +56,32 @@ def test_series_differ_by_marker_as_well_as_by_colour():
     )
 
 
+def test_rings_take_the_colour_of_their_line_and_leave_the_others_theirs():
+    curves = {name: [0.1, 0.2, 0.3] for name in "abcde"}
+    figure = figures.plot_learning(curves, ylabel="auc", best=dict.fromkeys(curves, 3))
+    lines = figure.axes[0].get_lines()
+    assert [line.get_color() for line in lines[::2]] == list(figures.COLOURS[:5])
+    assert [line.get_color() for line in lines[1::2]] == list(figures.COLOURS[:5])
+
+
+def test_a_curve_may_begin_before_training():
+    figure = figures.plot_learning({"a": [3.0, 1.0]}, ylabel="nats", best={"a": 1}, first=0)
+    line, ring = figure.axes[0].get_lines()
+    assert list(line.get_xdata()) == [0, 1]
+    assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([1], [1.0])
+
+
+def test_no_name_covers_another_name_or_a_dot():
+    rng = np.random.default_rng(1)
+    points = {f"a longer name {n}": (10 + x, y) for n, (x, y) in enumerate(rng.random((9, 2)))}
+    axes = figures.plot_cost(points, xlabel="s", ylabel="auc").axes[0]
+    names = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(names) == 9
+    assert not any(a.overlaps(b) for n, a in enumerate(names) for b in names[:n])
+    dots = axes.transData.transform(list(points.values()))
+    assert not any(box.contains(*dot) for box in names for dot in dots)
+
+
 def test_small_groups_are_drawn_together_and_named_so():
     figure = draw_all()["groups"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -281,7 +281,8 @@ def test_the_ladder_tells_the_least_favourable_answer_and_its_reason(tmp_path):
     shown = [{"value": 0.1, "low": 0.0, "high": 0.2}]
     answers = {"a": {"answer": "adopted", "rule": "x +0", "shown": shown}}
     worse = answers | {"b": {"answer": "not decidable", "rule": "x +0", "shown": shown}}
-    assert decide_line(worse)[1] == "not decidable"
+    assert decide_line(worse)[:2] == ("b", "not decidable")
+    assert decide_line(worse)[2].endswith("; asked as well: a: adopted")
 
 
 def test_towers_rank_every_ad_and_recall_counts_clicked_rows():
