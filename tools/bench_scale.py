@@ -21,7 +21,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,16 +33,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib.data.files import write_atomic  # noqa: E402
-from lib.models.fields import Sizes  # noqa: E402
-from lib.models.ladder import build_click_model  # noqa: E402
 from lib.models.tables import Table  # noqa: E402
 from lib.studies.speed import describe_machine, read_answers  # noqa: E402
 from lib.train.catalogue import full_softmax, sampled_softmax  # noqa: E402
-from lib.train.loop import train  # noqa: E402
-from lib.train.losses import binary_cross_entropy  # noqa: E402
 from lib.train.optimizers import Optimizer  # noqa: E402
 from lib.train.plan import Plan  # noqa: E402
-from lib.train.sources import TensorSource  # noqa: E402
 
 Answer = dict[str, Any]
 BATCH, FIELDS = 4_096, 22
@@ -59,7 +53,7 @@ def peak_mib() -> float:
 
 
 def ask(command: str) -> Answer:
-    """One of the other benchmarks; its CPU seconds and what it printed."""
+    """One of the other benchmarks; its CPU seconds, generating rows included, and its answer."""
     before, (script, *words) = cpu_seconds(children=True), command.split()
     ran = subprocess.run([sys.executable, str(ROOT / "tools" / script), *words],
                          check=True, stdout=subprocess.PIPE, text=True)  # fmt: skip
@@ -69,11 +63,21 @@ def ask(command: str) -> Answer:
 
 
 def prepare() -> Answer:
-    """Reviews to histories, and a parquet of 119 columns to shards."""
-    return {
-        "histories": [ask(f"bench_histories.py --reviews {n}") for n in (50_000, 200_000, 800_000)],
-        "clicklog": [ask(f"bench_clicks.py toss --rows {n}") for n in (25_000, 100_000, 400_000)],
-    }
+    """Reviews to histories, and a parquet of 119 columns to shards; CPU of the preparing alone."""
+    histories, clicklog = [], []
+    for reviews in (50_000, 200_000, 800_000):
+        told = ask(f"bench_histories.py --reviews {reviews}")["answer"]
+        histories.append(
+            {"reviews": reviews, "kept": told["rows"][-1]}
+            | {name: told[name] for name in ("cpu_seconds", "seconds", "peak_gib")}
+        )
+    for rows in (25_000, 100_000, 400_000):
+        with tempfile.TemporaryDirectory() as folder:
+            told = ask(f"bench_clicks.py toss --rows {rows} --folder {folder}")["answer"]
+        clicklog.append({kind: {name: one[name] for name in ("rows", "cpu_seconds", "peak_mb")}
+                         for kind, one in told.items()})  # fmt: skip
+    return {"histories": histories, "clicklog": clicklog,
+            "note": "CPU seconds of a process that imports, prepares and ends"}  # fmt: skip
 
 
 def epoch() -> Answer:
@@ -153,48 +157,9 @@ def softmax() -> Answer:
     return {"positions": 512, "d": 64, "lines": lines}
 
 
-class TensorClicks(nn.Module):
-    """DeepFM of the click setting, in a form that can be sent to other processes."""
-
-    def __init__(self, n_ids: int) -> None:
-        super().__init__()
-        parameters = {"d_embedding": 16, "hidden": [400, 400, 400], "dropout": 0.0}
-        sizes = Sizes(n_ids=n_ids, n_fields=FIELDS)
-        self.inner = build_click_model("deepfm", sizes, parameters)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.inner({"categorical": ids})
-        return logits
-
-
-def click_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return binary_cross_entropy(model(batch["ids"]), batch["y"])
-
-
 def processes() -> Answer:
-    """CPU per row of a long run less a short one, so that starting up does not count."""
-    lines = []
-    for count in (1, 2):
-        cost = {steps: train_with(count, steps) for steps in (6, 30)}
-        seconds = {name: cost[30][name] - cost[6][name] for name in ("cpu", "wall")}
-        rows = 24 * BATCH
-        lines.append({"processes": count, "rows_per_cpu_second": round(rows / seconds["cpu"]),
-                      "rows_per_second": round(rows / seconds["wall"])})  # fmt: skip
-    ratio = lines[0]["rows_per_cpu_second"] / lines[1]["rows_per_cpu_second"]
-    return {"model": "DeepFM, 22 fields, 400,000 ids, 400 x 3", "batch": BATCH, "lines": lines,
-            "cpu_per_row_of_two_over_one": round(ratio, 3)}  # fmt: skip
-
-
-def train_with(count: int, steps: int) -> dict[str, float]:
-    torch.manual_seed(1)
-    n_ids, generator = 400_000, torch.Generator().manual_seed(1)
-    ids = (n_ids ** torch.rand(10 * BATCH, FIELDS, generator=generator)).int().clamp(max=n_ids - 1)
-    source = TensorSource({"ids": ids, "y": (ids[:, 0] % 7 == 0).float()}, batch=BATCH, seed=1)
-    plan = Plan(learning_rate=1e-3, seed=1, steps=steps, processes=count)
-    used = -(cpu_seconds() + cpu_seconds(children=True)), -time.perf_counter()
-    train(TensorClicks(n_ids), source, click_loss, plan=plan)
-    cpu = cpu_seconds() + cpu_seconds(children=True)
-    return {"cpu": used[0] + cpu, "wall": used[1] + time.perf_counter()}
+    answer: Answer = ask("bench_processes.py")["answer"]
+    return answer
 
 
 def search() -> Answer:
@@ -267,6 +232,9 @@ def main() -> None:
     parser.add_argument("case", nargs="*", choices=[[], *CASES], default=[])
     parser.add_argument("--out", type=Path, help="write all cases here")
     parser.add_argument("--busy", action="store_true", help="say that others used the machine")
+    parser.add_argument(
+        "--how", default="", help="said beside the cases: what else ran, which cores"
+    )
     options = parser.parse_args()
     if len(options.case) == 1 and options.out is None:
         torch.set_num_threads(1)
@@ -281,6 +249,7 @@ def main() -> None:
         ran = subprocess.run([sys.executable, __file__, case], stdout=subprocess.PIPE, text=True,
                              check=True)  # fmt: skip
         told[case] = {"command": f"python tools/bench_scale.py {case}",
+                      **({"how": options.how} if options.how else {}),
                       **json.loads(ran.stdout.splitlines()[-1])}  # fmt: skip
     text = json.dumps(told, indent=1, ensure_ascii=False)
     flat = re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
