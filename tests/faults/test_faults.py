@@ -49,6 +49,17 @@ def test_the_message_is_kept_without_the_course_of_the_run():
     )
 
 
+def test_an_expected_line_of_the_course_is_kept_and_the_count_stands_for_nothing_else():
+    said = "▸ gbdt: 50_train_gbdt (outputs/a changed)\n✓ gbdt: ran 2.1 s\n1 ran in 2.2 s\n"
+    expect = Expect(0, {"the file": "outputs/. changed"})
+    assert told(Answer(0, said), expect) == (
+        "▸ gbdt: 50_train_gbdt (outputs/a changed) / ✓ gbdt: ran 2.1 s"
+    )
+    assert told(Answer(0, said), Expect(0, {})) == "✓ gbdt: ran 2.1 s"
+    assert told(Answer(0, "1 done in 0.1 s\n")) == "1 done in 0.1 s"
+    assert told(Answer(-9, "")) == "exit code -9"
+
+
 @pytest.mark.parametrize(("now", "same"), [
     ({"auc": [0.5], "seconds": [2.0]}, True), ({"auc": [0.6], "seconds": [1.0]}, False),
     ({"auc": [0.5]}, True),

@@ -149,8 +149,9 @@ def test_one_run_stands_for_all_faults_that_left_nothing_and_for_no_other(pair, 
     for touched in (False, False, True, False):
         if touched:
             (pair.folder / ".tmp-1").mkdir()
-        found = trial.afterwards(pair, rerun=True)
+        found, said = trial.afterwards(pair, rerun=True)
         assert found == (["left behind: .tmp-1"] if touched else [])
+        assert said == "exit code 0"
         pair.space.restore("reader")
     assert asked == [True, False, True, False]
 

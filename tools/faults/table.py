@@ -139,11 +139,11 @@ def mark(verdict: Mapping[str, Any] | None, place: str, notes: list[str]) -> str
 
 
 def example(pairs: Pairs, fault: str) -> str:
-    """The shortest message that was right, as code in a table cell."""
-    said = [line for row in pairs.values() if fault in row and row[fault]["state"] == "ok"
-            for line in row[fault]["said"][-1:]]  # fmt: skip
-    text = min(said, key=len, default="")
-    return as_code(text) if text else ""
+    """The shortest message that was right, of those that name the node, as code in a table cell."""
+    right = {node: row[fault]["said"][-1:] for node, row in pairs.items()
+             if row.get(fault, {}).get("state") == "ok"}  # fmt: skip
+    said = [(node not in line, len(line), line) for node, lines in right.items() for line in lines]
+    return as_code(min(said)[-1]) if said else ""
 
 
 def as_code(text: str) -> str:

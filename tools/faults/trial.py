@@ -121,12 +121,19 @@ def judge(expect: Expect, answer: Answer, quiet: bool = False) -> list[str]:
     return problems
 
 
-def told(answer: Answer) -> str:
-    """The message without the lines of the traceback and of the run itself."""
+def told(answer: Answer, expect: Expect | None = None) -> str:
+    """The message without traceback and course of the run, but for what was expected of it.
+
+    >>> told(Answer(0, "▸ gbdt: 50_train_gbdt (forced)\\n✓ gbdt: ran 2.1 s\\n1 ran in 2.2 s"))
+    '✓ gbdt: ran 2.1 s'
+    """
     noise = ("▸", "…", "·", "log:", "again:")
     lines = [line.strip() for line in answer.said.splitlines()]
-    kept = [x for x in lines if x and not x.startswith(("|", *noise)) and not COUNT.match(x)]
-    return " / ".join(kept)[:400]
+    lines = [line for line in lines if line and not line.startswith("|")]
+    wanted = "|".join(expect.says.values()) if expect and expect.code == 0 else ""
+    kept = [x for x in lines if (not x.startswith(noise) and not COUNT.match(x))
+            or (wanted and re.search(wanted, x))]  # fmt: skip
+    return (" / ".join(kept or lines[-1:]) or f"exit code {answer.code}")[:400]
 
 
 COUNT = re.compile(r"\d+ (done|ran|failed|blocked|restored).* s$")
@@ -160,8 +167,10 @@ def try_pair(space: Workspace, case: Case, fault: Fault, dice: random.Random) ->
     for trial, answer, lost in stages_of(fault, pair):
         problems += judge(trial.expect, answer, trial.quiet)
         problems += lost
-        said.append(told(answer) or f"exit code {answer.code}")
-    problems += afterwards(pair, fault.rerun)
+        said.append("" if trial.quiet else told(answer, trial.expect))
+    found, again = afterwards(pair, fault.rerun)
+    problems += found
+    said = [text or f"nothing; the next run: {again}" for text in said]
     spent = round(time.monotonic() - began, 1), round(SPENT[0] - cpu, 1)
     return Verdict("problem" if problems else "ok", problems, said, *spent)
 
@@ -194,8 +203,8 @@ class Pauses:
         return self.longest > self.patience
 
 
-def afterwards(pair: Pair, rerun: bool) -> list[str]:
-    """What is not as it was before, once the fault is gone and the node has run again.
+def afterwards(pair: Pair, rerun: bool) -> tuple[list[str], str]:
+    """What is not as it was before, once the fault is gone and the node has run again; its words.
 
     Where a fault left the folder as if nothing had happened, another run again stands for it.
     """
@@ -205,7 +214,7 @@ def afterwards(pair: Pair, rerun: bool) -> list[str]:
     found = changes(pair, answer)
     if force and not found:
         space.rerun.add(pair.node)
-    return found
+    return found, told(answer)
 
 
 def changes(pair: Pair, answer: Answer) -> list[str]:
