@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from bench_dare import write_data  # noqa: E402
 
 from lib.models.ladder import build_click_model, sizes_of  # noqa: E402
-from lib.studies.clicks import ClickSource, LossSettings, click_loss  # noqa: E402
+from lib.studies.clicks import ClickLoss, ClickSource, LossSettings  # noqa: E402
 from lib.train.loop import train  # noqa: E402
 from lib.train.plan import Plan  # noqa: E402
 
@@ -63,7 +63,7 @@ def one_epoch(rows: int, options: argparse.Namespace) -> dict[str, float]:
     source = ClickSource(clicks, np.arange(rows), batch=options.batch, seed=1)
     plan = Plan(learning_rate=1e-3, seed=1, epochs=1)
     start = time.perf_counter()
-    train(model, source, click_loss(LossSettings(kind="plain"), 0.02), plan=plan)
+    train(model, source, ClickLoss(LossSettings(kind="plain"), 0.02), plan=plan)
     seconds = time.perf_counter() - start
     return {
         "rows": rows, "seconds": round(seconds, 1), "rows_per_second": round(rows / seconds),

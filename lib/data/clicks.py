@@ -134,6 +134,10 @@ class Clicks:
             parts={k: tuple(v) for k, v in cast(dict[str, list[str]], manifest["parts"]).items()},
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process opens the folder for itself: no row is sent to it."""
+        return Clicks.open, (self.folder,)
+
     @property
     def fields(self) -> list[str]:
         return list(self.layout.fields)

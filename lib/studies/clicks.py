@@ -5,8 +5,9 @@ one (``plain``, ``self_ensemble``) the true one.  ``Predicted`` holds logits of 
 says the rate; the balanced one is the same logit shifted by the prior.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from lib.train.plan import Plan
 from lib.train.sources import share_of
 
 __all__ = [
+    "ClickLoss",
     "ClickSource",
     "LossSettings",
     "balancing_shift",
@@ -118,18 +120,19 @@ class ClickSource:
         return batch if self.add is None else self.add(batch, rows)
 
 
-def click_loss(settings: LossSettings, rate: float) -> Callable[[nn.Module, Batch], Any]:
-    """The loss function of these settings; ``rate`` is the click rate of the training rows."""
+@dataclass(frozen=True, slots=True)
+class ClickLoss:
+    """The loss of these settings; ``rate`` is the click rate of the training rows.
 
-    def of_logits(logits: Tensor, labels: Tensor) -> Tensor:
-        if settings.kind == "weighted":
-            return losses.weighted_log_loss(logits, labels, rate=rate)
-        if settings.kind == "focal":
-            return losses.focal(logits, labels, gamma=settings.focal_gamma)
-        return losses.binary_cross_entropy(logits, labels)
+    A record, because a function within a function cannot be sent to other processes.
+    """
 
-    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        labels, twice = batch["label"].float(), settings.kind == "self_ensemble"
+    settings: LossSettings
+    rate: float
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        settings, labels = self.settings, batch["label"].float()
+        twice = settings.kind == "self_ensemble"
         second = auxiliary = None
         if hasattr(model, "all_logits"):
             first, second, auxiliary = model.all_logits(batch, second_pass=twice)  # type: ignore[operator]
@@ -140,14 +143,19 @@ def click_loss(settings: LossSettings, rate: float) -> Callable[[nn.Module, Batc
         if second is not None:
             terms = {"loss": losses.self_ensemble(first, second, labels)}
         else:
-            terms = {"loss": of_logits(first, labels)}
+            terms = {"loss": self.of_logits(first, labels)}
         if auxiliary is not None and settings.auxiliary:
-            terms["auxiliary"] = settings.auxiliary * of_logits(auxiliary, labels)
+            terms["auxiliary"] = settings.auxiliary * self.of_logits(auxiliary, labels)
         if settings.embedding_penalty:
             terms["penalty"] = settings.embedding_penalty * model.fields.penalty()  # type: ignore[operator,union-attr]
         return terms
 
-    return loss
+    def of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.settings.kind == "weighted":
+            return losses.weighted_log_loss(logits, labels, rate=self.rate)
+        if self.settings.kind == "focal":
+            return losses.focal(logits, labels, gamma=self.settings.focal_gamma)
+        return losses.binary_cross_entropy(logits, labels)
 
 
 @torch.no_grad()
@@ -171,6 +179,15 @@ def judge_logits(labels: npt.ArrayLike, logits: Floats, *, rate: float) -> dict[
     """All click measures of true-probability logits; the balanced ones by a shift of the prior."""
     p_true = sigmoid(logits)
     return measures.summarise(labels, p_true, sigmoid(logits + balancing_shift(rate)))
+
+
+def judge_model(
+    model: nn.Module, *, clicks: ReadsClicks, rows: Ints, shift: float, rate: float, max_len: int,
+    device: str,
+) -> dict[str, float]:  # fmt: skip
+    """All click measures of a model on some rows; ``shift`` takes its logit to the true one."""
+    found = predict_logits(model, clicks, rows, max_len=max_len, device=device)
+    return judge_logits(np.asarray(clicks.label[rows]), found + shift, rate=rate)
 
 
 def fit_click_model(
@@ -201,18 +218,16 @@ def fit_click_model(
     seen = positive_fraction if positive_fraction is not None else rate
     # From the share of clicks that the logit was learnt at (one half where both weigh alike).
     shift = logit(rate) - (0.0 if settings.is_balanced else logit(seen))
-    labels = np.asarray(clicks.label[valid])
-
-    def validate(trained: nn.Module) -> Mapping[str, float]:
-        found = predict_logits(trained, clicks, valid, max_len=max_len, device=device)
-        return judge_logits(labels, found + shift, rate=rate)
-
+    validate = partial(
+        judge_model, clicks=clicks, rows=valid, shift=shift, rate=rate, max_len=max_len,
+        device=device,
+    )  # fmt: skip
     source = ClickSource(
         clicks, rows, batch=plan.batch or 4096, seed=plan.seed, max_len=max_len,
         positive_fraction=positive_fraction, device=device,
     )  # fmt: skip
     result = train(
-        model.to(device), source, objective or click_loss(settings, seen), plan=plan,
+        model.to(device), source, objective or ClickLoss(settings, seen), plan=plan,
         validate=validate if len(valid) else None, scratch=scratch, report=report, logs=logs,
     )  # fmt: skip
     return model, result, shift

@@ -7,7 +7,7 @@ Every impression of the batch is a candidate for its clicked rows; ads shown oft
 often, which the logQ correction takes back.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -67,32 +67,35 @@ def list_catalogue(clicks: ReadsClicks, fields: tuple[str, ...]) -> Catalogue:
     return Catalogue(columns, ids.astype(np.int32), shown)
 
 
-def tower_loss(
-    catalogue: Catalogue, *, click_weight: float
-) -> Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]]:
-    """The loss above; an ad is expected in a batch as often as its share of showings says."""
-    share = torch.from_numpy(catalogue.shown / catalogue.shown.sum())
-    keys: dict[str, Tensor] = {}
+class TowerLoss:
+    """The loss above; an ad is expected in a batch as often as its share of showings says.
 
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    An object, because a function within a function cannot be sent to other processes.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, click_weight: float) -> None:
+        self.ids = torch.from_numpy(catalogue.ids)
+        self.share = torch.from_numpy(catalogue.shown / catalogue.shown.sum())
+        self.click_weight = click_weight
+        self.sorted: tuple[Tensor, Tensor] | None = None  # keys of the ads, and their shares
+
+    def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         towers = cast(TwoTower, model)
         both, clicked = towers.towers(batch), batch["label"] > 0
-        if "keys" not in keys:
-            ids = torch.from_numpy(catalogue.ids).to(both.item_keys.device)
-            keys["keys"], order = towers.item_keys(ids).sort()
-            keys["share"] = share.to(ids.device)[order]
-        place = torch.searchsorted(keys["keys"], both.item_keys).clamp(max=len(share) - 1)
+        if self.sorted is None:
+            keys, order = towers.item_keys(self.ids.to(both.item_keys.device)).sort()
+            self.sorted = keys, self.share.to(keys.device)[order]
+        keys, share = self.sorted
+        place = torch.searchsorted(keys, both.item_keys).clamp(max=len(share) - 1)
         temperature = towers.config.temperature
         found = losses.sampled_softmax(
             both.users[clicked] / temperature, both.items[clicked], both.items,
             targets=both.item_keys[clicked], negative_ids=both.item_keys,
-            expected=len(clicked) * keys["share"][place].float(),
+            expected=len(clicked) * share[place].float(),
         )  # fmt: skip
         logits = (both.users * both.items).sum(dim=1) / temperature + towers.bias
         plain = losses.binary_cross_entropy(logits, batch["label"].float())
-        return {"softmax": found, "click": click_weight * plain}
-
-    return loss
+        return {"softmax": found, "click": self.click_weight * plain}
 
 
 @torch.no_grad()
@@ -147,7 +150,7 @@ def train_towers(
     folds = cross_validate(
         lambda: build_click_model("two_tower", sizes, parameters),
         view, protocol, recipe.plan, recipe.loss, max_len=recipe.max_len,
-        objective=tower_loss(catalogue, click_weight=click_weight), outputs={"rank": rank}, **where,
+        objective=TowerLoss(catalogue, click_weight=click_weight), outputs={"rank": rank}, **where,
     )  # fmt: skip
     return folds, catalogue
 

@@ -1,6 +1,7 @@
 """Clicks on disk: what comes back is what went in, and nothing half-written opens."""
 
 import json
+import pickle
 import time
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_a_token_above_the_range_of_training_reads_as_unseen(tmp_path):
     arrays["tokens"] = np.full(len(arrays["tokens"]), 200, np.uint8)
     clicks = write(tmp_path / "c", arrays)
     assert set(clicks.load().sequence[1].tolist()) == {1}
+
+
+def test_a_dataset_is_sent_to_another_process_without_its_rows(tmp_path):
+    arrays = make_arrays(20_000)
+    clicks = write(tmp_path / "c", arrays, batch=20_000, shard_rows=20_000)
+    assert len(clicks.label) == len(clicks.load().label)  # everything is mapped now
+    sent = pickle.dumps(clicks)
+    assert len(sent) < 1_000
+    np.testing.assert_array_equal(pickle.loads(sent).label, arrays["label"])
 
 
 def test_rows_of_the_splits_are_disjoint_and_complete(tmp_path):

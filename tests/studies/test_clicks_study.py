@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lib.studies.clicks import (
+    ClickLoss,
     ClickSource,
     LossSettings,
-    click_loss,
     fit_click_model,
     judge_logits,
     predict_logits,
@@ -123,7 +123,7 @@ def test_auxiliary_and_second_pass_reach_the_loss_with_their_gradient():
     ):
         model = Two()
         torch.nn.init.constant_(model.w.weight, 0.5)
-        terms = click_loss(settings, 0.5)(model, batch)
+        terms = ClickLoss(settings, 0.5)(model, batch)
         sum(terms.values()).backward()
         gradients.append(model.w.weight.grad.clone())
     assert not torch.allclose(gradients[0], gradients[1])
