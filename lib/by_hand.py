@@ -3,7 +3,9 @@
 ``LINGREC_PROFILE`` names another profile than the demo.
 """
 
+import html
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from lib.pipeline import Blocked, WrongUse
 from lib.pipeline.profile import Node, find_home, load_profile
 from lib.pipeline.schema import nearest
 
-__all__ = ["context", "told"]
+__all__ = ["context", "readable", "told"]
 
 
 def context(notebook: str, variables: Mapping[str, object]) -> dict[str, Any]:
@@ -66,3 +68,17 @@ def inputs(profile: str, node: Node) -> dict[str, str]:
                 f"input {name!r} is not made yet: python run_all.py {profile} --until {upstream}"
             )
     return found
+
+
+def readable(table: str) -> str:
+    """Polars' HTML for JupyterLab: text without quotes, on the left, and not squeezed.
+
+    >>> readable("<td>&quot;out of fold&quot;</td><td>0.5</td>")
+    '<td style="text-align:left;min-width:11ch">out of fold</td><td>0.5</td>'
+    """
+
+    def cell(found: re.Match[str]) -> str:
+        width = min(28, len(html.unescape(found[1])))
+        return f'<td style="text-align:left;min-width:{width}ch">{found[1]}</td>'
+
+    return re.sub(r"<td>&quot;(.*?)&quot;</td>", cell, table, flags=re.DOTALL)

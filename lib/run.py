@@ -185,7 +185,9 @@ class Run:
         from IPython.display import Image
 
         self._tell(caption or alt)
-        show(Image(data=path.read_bytes()), {"image/png": {"alt": alt, "figure": name}})
+        picture = path.read_bytes()
+        width = int.from_bytes(picture[16:20], "big") * 2 // 3  # at 100 dpi: one size of type
+        show(Image(data=picture, width=width), {"image/png": {"alt": alt, "figure": name}})
 
     def note(self, sentence: str) -> None:
         """The result in one sentence, filled from numbers; it stands at the top of the page."""
@@ -245,10 +247,12 @@ def write_parquet(frame: Any, file: Any) -> None:
 def show(value: object, metadata: Mapping[str, object] | None = None) -> None:
     """Display a value in the notebook; outside one there is nothing to display to."""
     if "IPython" in sys.modules:
-        from IPython.display import display
+        from IPython.display import HTML, display
 
         polars = sys.modules.get("polars")
         with polars.Config(**WHOLE) if polars is not None else nullcontext():
+            if polars is not None and isinstance(value, polars.DataFrame):
+                value = HTML(by_hand.readable(value._repr_html_()))
             display(value, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
