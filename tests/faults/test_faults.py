@@ -58,6 +58,7 @@ def test_an_expected_line_of_the_course_is_kept_and_the_count_stands_for_nothing
     assert told(Answer(0, said), Expect(0, {})) == "✓ gbdt: ran 2.1 s"
     assert told(Answer(0, "1 done in 0.1 s\n")) == "1 done in 0.1 s"
     assert told(Answer(-9, "")) == "exit code -9"
+    assert told(Answer(1, "x" * 500)) == "x" * 400 + "…"
 
 
 @pytest.mark.parametrize(("now", "same"), [
@@ -132,15 +133,19 @@ def test_the_page_shows_problems_and_what_was_not_tried(tmp_path):
     matrix = Matrix(tmp_path / "faults.json", (MEMORY,))
     matrix.add("sasrec", MEMORY.name, Verdict("problem", ["exit code 0, expected 1"], ["x"]))
     matrix.add("gbdt", MEMORY.name, Verdict("ok", [], ["MemoryError | peak memory of 9 MB"]))
+    matrix.add("speed", MEMORY.name, Verdict("reads no memory"))
     again = Matrix(tmp_path / "faults.json", (MEMORY,))
     assert again.has("gbdt", MEMORY.name)
     told_ = {"pairs": again.pairs, "command": "make faults", "commit": "abc", "busy machine": True,
-             "machine": "2 cores", "summary": again.summary(3)}  # fmt: skip
-    text = page(told_, (MEMORY,), {"sasrec": "25_a", "gbdt": "50_b", "din": "55_c"})
-    assert "2 of 3 pairs tried: 1 ok, 1 problems" in text
+             "machine": "2 cores", "summary": again.summary(4)}  # fmt: skip
+    text = page(told_, (MEMORY,), {"sasrec": "25_a", "gbdt": "50_b", "din": "55_c",
+                                  "speed": "91_d"})  # fmt: skip
+    assert "3 of 4 pairs tried: 1 ok, 1 problems, 1 cannot happen" in text
+    assert "blank: not tried. Why it cannot: reads no memory (1)" in text
     assert "| 25_a | sasrec | ✗ |" in text
     assert "| 50_b | gbdt | ✓ |" in text
     assert "| 55_c | din |  |" in text
+    assert "| 91_d | speed | – |" in text
     assert "- **sasrec, no memory**: exit code 0, expected 1" in text
     assert "`MemoryError ¦ peak memory of 9 MB`" in text
 

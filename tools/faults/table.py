@@ -109,7 +109,7 @@ def page(told: Mapping[str, Any], faults: Sequence[Fault], notebooks: Mapping[st
                      f"{example(pairs, fault.name)} |")  # fmt: skip
     heads = " | ".join(str(number) for number in range(1, len(faults) + 1))
     lines += ["", "## The matrix", "", "✓ as expected · – cannot happen here · ✗ see below · "
-              "blank: not tried", "", f"| notebook | node | {heads} |",
+              f"blank: not tried{spared(pairs)}", "", f"| notebook | node | {heads} |",
               "|---|---|" + "---|" * len(faults)]  # fmt: skip
     notes: list[str] = []
     for node, notebook in sorted(notebooks.items(), key=lambda item: (item[1], item[0])):
@@ -118,6 +118,14 @@ def page(told: Mapping[str, Any], faults: Sequence[Fault], notebooks: Mapping[st
         lines.append(f"| {notebook} | {node} | {' | '.join(marks)} |")
     lines += ["", "## What was not as expected", "", *(notes or ["Nothing."]), ""]
     return "\n".join(lines)
+
+
+def spared(pairs: Pairs) -> str:
+    """Why some faults cannot happen, and to how many nodes."""
+    why = Counter(v["state"] for row in pairs.values() for v in row.values()
+                  if v["state"] not in {"ok", "problem"})  # fmt: skip
+    told = ", ".join(f"{reason} ({n})" for reason, n in sorted(why.items()))
+    return f". Why it cannot: {told}" if told else ""
 
 
 def others(pairs: Pairs) -> str:

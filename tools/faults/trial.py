@@ -19,6 +19,7 @@ __all__ = [
     "told", "try_pair",
 ]  # fmt: skip
 
+LONG = 400  # letters of a message that are kept
 ATTEMPTS = 3  # a kill may come too late, a limit may not be felt: again, at an earlier cell
 
 
@@ -133,7 +134,8 @@ def told(answer: Answer, expect: Expect | None = None) -> str:
     wanted = "|".join(expect.says.values()) if expect and expect.code == 0 else ""
     kept = [x for x in lines if (not x.startswith(noise) and not COUNT.match(x))
             or (wanted and re.search(wanted, x))]  # fmt: skip
-    return (" / ".join(kept or lines[-1:]) or f"exit code {answer.code}")[:400]
+    text = " / ".join(kept or lines[-1:]) or f"exit code {answer.code}"
+    return text if len(text) <= LONG else f"{text[:LONG]}…"
 
 
 COUNT = re.compile(r"\d+ (done|ran|failed|blocked|restored).* s$")
