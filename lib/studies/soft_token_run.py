@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from lib.data.files import forget_manifest, write_manifest
 from lib.data.histories import Histories
@@ -66,7 +66,7 @@ def save_run(
     titles = getattr(model, "titles", None)
     description = {
         "config": asdict(model.config),
-        "trunk": model.trunk.config.to_dict(),  # type: ignore[union-attr,operator]
+        "trunk": shape_of(model.trunk.config),  # type: ignore[arg-type]
         "row": row,
         "backbone": backbone,
         "lora_rank": lora_rank if backbone == "lora" else 0,
@@ -94,6 +94,11 @@ def save_run(
     ).write_parquet(folder / "catalogue.parquet")
     write_manifest(folder, KIND, {})
     model.train(was_training)
+
+
+def shape_of(config: PretrainedConfig) -> dict[str, Any]:
+    """A config without the folder it was read from: a result is the same in every place."""
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
 def load_run(folder: Path, *, device: str = "cpu") -> SavedRun:

@@ -462,6 +462,7 @@ def test_a_saved_run_gives_the_same_vectors(histories, saved):
     np.testing.assert_allclose(encode(run.model, windows), row.users, atol=1e-5)
     np.testing.assert_allclose(run.model.item_vectors(), row.items, atol=1e-6)
     assert run.keys == histories.item_keys
+    assert "_name_or_path" not in run.description["trunk"], "results name no place"
     with pytest.raises(FileNotFoundError, match="30_train_soft_tokens"):
         load_run(folder / "nothing")
 
