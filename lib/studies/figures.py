@@ -13,12 +13,13 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 __all__ = ["COLOURS", "MARKERS", "Row", "name_dots", "plot_cost", "plot_groups",
-           "plot_intervals", "plot_learning", "plot_reliability", "style"]  # fmt: skip
+           "plot_intervals", "plot_learning", "plot_reliability", "spread_costs",
+           "style"]  # fmt: skip
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -126,10 +127,20 @@ def plot_cost(points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel:
         axes = figure.subplots()
         for place, (cost, value) in enumerate(points.values()):
             axes.plot(cost, value, MARKERS[place % 8], color=COLOURS[place % 8], markersize=8)
-        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.2, y=0.15)
+        spread_costs(axes)
         name_dots(axes, points)
     return figure
+
+
+def spread_costs(axes: Axes) -> None:
+    """A logarithmic axis of costs with its numbers written out, 2 and 5 too where there is room."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def name_dots(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:

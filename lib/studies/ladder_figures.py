@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lib.studies.figures import COLOURS, MARKERS, name_dots, style
+from lib.studies.figures import COLOURS, MARKERS, name_dots, spread_costs, style
 from lib.studies.judging import Judged
 from lib.studies.rungs import Rung
 
@@ -23,7 +23,8 @@ def curve_figure(rungs: Sequence[Rung], *, ylabel: str = "Score on rows that cho
         axes = figure.subplots()
         for place, rung in enumerate(rungs):
             for number, curve in enumerate(rung.curves):
-                axes.plot(np.arange(1, len(curve) + 1), curve, marker="", linewidth=1.2,
+                axes.plot(np.arange(1, len(curve) + 1), curve, linewidth=1.2,
+                          marker="o" if len(curve) == 1 else "",  # one epoch has no line
                           color=COLOURS[place % len(COLOURS)],
                           label=rung.name if number == 0 else None)  # fmt: skip
         axes.set(xlabel="epoch or round", ylabel=ylabel)
@@ -124,7 +125,8 @@ def cost_figure(table: pl.DataFrame) -> Figure:
                   for row in table.rows(named=True)}  # fmt: skip
         for seconds, score in points.values():
             axes.plot(seconds, score, "o", color=COLOURS[0])
-        axes.set(xscale="log", xlabel="seconds of training, all folds", ylabel="Score out of fold")
+        axes.set(xlabel="seconds of training, all folds", ylabel="Score out of fold")
         axes.margins(x=0.2, y=0.1)
+        spread_costs(axes)
         name_dots(axes, points)
     return figure

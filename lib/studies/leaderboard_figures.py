@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from lib.studies.figures import COLOURS, name_dots, style
+from lib.studies.figures import COLOURS, name_dots, spread_costs, style
 
 __all__ = ["gain_figure", "pareto_figure"]
 
@@ -52,6 +52,7 @@ def pareto_figure(
     with style():
         figure = Figure(figsize=(8, 3.9 * max(1, len(boards))))
         panels = figure.subplots(max(1, len(boards)), 1, squeeze=False).ravel()
+        names = []
         for axes, (data, board) in zip(panels, boards.items(), strict=False):
             paid = board.filter(pl.col("seconds").is_not_null())
             up = "share" if paid["share"].is_not_null().any() else "value"
@@ -69,8 +70,11 @@ def pareto_figure(
                       color=COLOURS[0], marker="", linewidth=1, linestyle="--")  # fmt: skip
             if up == "value" and better.get(data) == "lower":
                 axes.invert_yaxis()
-            axes.set(xscale="log", title=data, xlabel="seconds, with all that it stands on",
+            axes.set(title=data, xlabel="seconds, with all that it stands on",
                      ylabel="share of the gap" if up == "share" else "value")  # fmt: skip
             axes.margins(x=0.25, y=0.15)
+            spread_costs(axes)
+            names.append(named)
+        for axes, named in zip(panels, names, strict=False):  # now every panel has its place
             name_dots(axes, named)
     return figure
