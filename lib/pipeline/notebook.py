@@ -22,9 +22,10 @@ from lib.pipeline.lease import SOCKETS
 from lib.pipeline.profile import CODE_ROOT
 from lib.pipeline.schema import Notebook
 
-__all__ = ["Execution", "clean_text", "hide_places", "to_text"]
+__all__ = ["LATE", "Execution", "clean_text", "hide_places", "to_text"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+LATE = 20  # seconds from the answer of a cell to the last of its output, on a busy machine
 USER_FOLDER = re.compile(r"(?<![\w.~])/(?:home|Users)/[^/\s'\"\\]+|(?<![\w.~])/root(?=/)")
 
 
@@ -88,6 +89,11 @@ class Execution:
             return ""
         code = self.process.poll() or 0
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    @property
+    def unheard(self) -> bool:
+        """Whether a cell was answered, but not all that it showed came: no other limit is set."""
+        return type(self.error).__name__ == "CellTimeoutError"
 
     def stop(self, reason: str) -> None:
         """Kill the kernel and all that it started; may be called from another thread."""
@@ -179,8 +185,10 @@ class Execution:
         self.manager = AsyncKernelManager(transport="ipc", **place)
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         self.manager._kernel_spec = KernelSpec(argv=argv, language="python")
-        client = Client(self, km=self.manager, kernel_name="python3", log_output=True,
-                        timeout=None, startup_timeout=120, shutdown_kernel="immediate")  # fmt: skip
+        client = Client(
+            self, km=self.manager, kernel_name="python3", log_output=True, timeout=None,
+            startup_timeout=120, iopub_timeout=LATE, shutdown_kernel="immediate",
+        )  # fmt: skip
         client.execute(env=environment, cwd=str(folder), stdout=log, stderr=log, cleanup_kc=True)
 
 

@@ -20,7 +20,7 @@ from lib.pipeline import Blocked, NotebookFailed, RunnerError
 from lib.pipeline.failure import explain, missing_space
 from lib.pipeline.keys import SCHEMA, Hashes, device_class
 from lib.pipeline.lease import Lease, process_stamp
-from lib.pipeline.notebook import Execution, clean_text, to_text
+from lib.pipeline.notebook import LATE, Execution, clean_text, to_text
 from lib.pipeline.plan import Step, examine
 from lib.pipeline.profile import Home, Profile
 from lib.pipeline.schema import read_notebook
@@ -149,6 +149,11 @@ class Attempt:
                 f"the kernel died ({run.death}) with a peak memory of {run.peak_bytes / MEGA:.0f} "
                 f"MB of {memory_bytes() / MEGA:.0f} MB"
                 + ("; as the system ends it when memory runs out" if "SIGKILL" in run.death else "")
+            )
+        if run.unheard:
+            raise NotebookFailed(
+                f"the cell ended, but what it showed did not arrive within {LATE} s, as when its "
+                f"kernel gets no more memory; peak memory of {run.peak_bytes / MEGA:.0f} MB"
             )
         if run.error:
             told = getattr(run.error, "ename", ""), getattr(run.error, "evalue", str(run.error))

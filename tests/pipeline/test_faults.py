@@ -21,6 +21,7 @@ FAULTY = {
     "hangs": ['print("still here")\ntime.sleep(600)', "run.finish()"],
     "raises": ['from lib.data.files import open_manifest\n\nopen_manifest(run.scratch / "none", "clicks")', "run.finish()"],
     "mute": ['get_ipython()._showtraceback = lambda *_: None\nraise MemoryError("no room")', "run.finish()"],
+    "deaf": ["get_ipython().kernel._publish_status = lambda *_, **__: None", "run.finish()"],
     "leaves": ["pass"],
     "twice": ['run.metric("a", 1)\nrun.metric("a", 2)', "run.finish()"],
     "interrupts": ["raise KeyboardInterrupt", "run.finish()"],
@@ -61,6 +62,7 @@ def outcome(broken):
     ("leaves", "ended without `run.finish()`"),
     ("twice", "is recorded twice"),
     ("interrupts", "KeyboardInterrupt"),
+    ("deaf", "did not arrive within 20 s, as when its kernel gets no more memory; peak memory of"),
 ])  # fmt: skip
 def test_each_fault_is_a_failure_with_a_clear_message(broken, outcome, name, message):
     assert broken.store.current(name) is None
