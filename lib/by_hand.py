@@ -70,15 +70,24 @@ def inputs(profile: str, node: Node) -> dict[str, str]:
     return found
 
 
-def readable(table: str) -> str:
-    """Polars' HTML for JupyterLab: text without quotes, on the left, and not squeezed.
+def readable(frame: Any) -> str:
+    """A polars frame as HTML for JupyterLab: text without quotes, on the left, and not squeezed.
 
-    >>> readable("<td>&quot;out of fold&quot;</td><td>0.5</td>")
-    '<td style="text-align:left;min-width:11ch">out of fold</td><td>0.5</td>'
+    >>> import polars as pl
+    >>> shown = readable(pl.DataFrame({"rows of": ["hold-out"], "score": [0.5]}))
+    >>> 'min-width:8ch">hold-out</td><td>0.5</td>' in shown
+    True
     """
 
     def cell(found: re.Match[str]) -> str:
         width = min(28, len(html.unescape(found[1])))
         return f'<td style="text-align:left;min-width:{width}ch">{found[1]}</td>'
 
-    return re.sub(r"<td>&quot;(.*?)&quot;</td>", cell, table, flags=re.DOTALL)
+    kinds = iter(frame.dtypes)
+    heads = re.sub("<th>", lambda _: f'<th style="text-align:{side(next(kinds, None))}">',
+                   frame._repr_html_())  # fmt: skip
+    return re.sub(r"<td>&quot;(.*?)&quot;</td>", cell, heads, flags=re.DOTALL)
+
+
+def side(kind: object) -> str:
+    return "left" if str(kind) == "String" else "right"

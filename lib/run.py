@@ -252,7 +252,7 @@ def show(value: object, metadata: Mapping[str, object] | None = None) -> None:
         polars = sys.modules.get("polars")
         with polars.Config(**WHOLE) if polars is not None else nullcontext():
             if polars is not None and isinstance(value, polars.DataFrame):
-                value = HTML(by_hand.readable(value._repr_html_()))
+                value = HTML(by_hand.readable(value))
             display(value, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
