@@ -14,6 +14,8 @@ MEMORY = re.compile(
     r"MemoryError|Cannot allocate|bad_alloc|failed to map|out of memory|not enough memory|"
     r"Failed to launch worker thread|can't (start new|spawn worker) thread"
 )
+# said at other times too: a thread that could not be started, an extension that lost its error
+PERHAPS = re.compile(r"kind: WouldBlock|without (exception set|setting an exception)")
 FRAME = re.compile(r"(lib/[\w/]+\.py):(\d+)")
 
 
@@ -26,9 +28,10 @@ def explain(error: Exception, run: Execution, root: Path, log: Path, lack: str) 
         for output in found.get("outputs", []):
             if output["output_type"] == "error":
                 lines, cell = clean_text("\n".join(output["traceback"])).splitlines(), n
-    if MEMORY.search(message) and "peak memory" not in message:
-        message += f" - out of memory, with a peak memory of {run.peak_bytes / 1e6:.0f} MB"
-    frames = FRAME.findall("\n".join(lines))
+    for signs, how in ((MEMORY, "out of memory"), (PERHAPS, "perhaps out of memory")):
+        if signs.search(message) and "peak memory" not in message:
+            message += f" - {how}, with a peak memory of {run.peak_bytes / 1e6:.0f} MB"
+    frames = FRAME.findall("\n".join(line for line in lines if "site-packages" not in line))
     if not lines and log.exists():
         lines = log.read_text("utf-8").splitlines()
     return {

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lib.pipeline.failure import MEMORY
+from lib.pipeline.failure import MEMORY, explain
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +106,34 @@ def test_an_error_that_the_kernel_could_not_show_is_told_by_its_name(broken, out
 ])  # fmt: skip
 def test_what_libraries_say_when_memory_runs_out_is_known(said):
     assert bool(MEMORY.search(said)) is not said.startswith(("ValueError", "KeyError"))
+
+
+class Ended:
+    """An execution that ended in an error, with the traceback that the kernel sent."""
+
+    cell, titles, title, error, peak_bytes = 0, ["Why?"], "", None, 9_000_000
+
+    def __init__(self, *lines):
+        output = {"output_type": "error", "traceback": list(lines)}
+        self.nb = {"cells": [{"outputs": [output]}]}
+
+
+@pytest.mark.parametrize(("said", "how"), [
+    ("MemoryError", "out of memory"), ("ValueError: no", ""),
+    ("SystemError: error return without exception set", "perhaps out of memory"),
+    ("PanicException: Os { code: 11, kind: WouldBlock, message: x }", "perhaps out of memory"),
+])  # fmt: skip
+def test_the_peak_memory_is_told_where_memory_may_have_run_out(said, how, tmp_path):
+    told = explain(RuntimeError(said), Ended(), tmp_path, tmp_path / "log.txt", "")
+    assert told["message"] == (f"{said} - {how}, with a peak memory of 9 MB" if how else said)
+
+
+def test_the_place_is_in_the_project_and_not_in_a_library(tmp_path):
+    run = Ended(f"File {tmp_path}/lib/data/files.py:7, in read",
+                "File /env/lib/python3.11/site-packages/matplotlib/backends/agg.py:40",
+                "File /env/lib/python3.11/site-packages/numpy/lib/npyio.py:3")  # fmt: skip
+    told = explain(RuntimeError("no"), run, tmp_path, tmp_path / "log.txt", "")
+    assert told["place"] == "lib/data/files.py:7"
 
 
 def test_files_hold_no_terminal_codes_and_no_absolute_paths(broken, outcome):
