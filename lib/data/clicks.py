@@ -26,7 +26,6 @@ KIND = "clicks"
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 Ints = npt.NDArray[np.int64]
-FIRST_TOKEN = 2  # 0 padding, 1 unseen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,8 @@ from lib.evaluate.scoring import Seen
 from lib.evaluate.uncertainty import bootstrap_mean
 
 __all__ = [
-    "average_popularity", "by_segment", "coverage", "gini", "history_length", "novelty",
-    "popularity", "tail_share", "warmth",
+    "average_popularity", "by_number", "by_segment", "coverage", "gini", "history_length",
+    "novelty", "popularity", "tail_share", "warmth",
 ]  # fmt: skip
 
 Labels = NDArray[np.str_]
@@ -46,6 +46,16 @@ def warmth(events: ArrayLike, at_least: int = 3) -> Labels:
     return np.where(np.asarray(events) >= at_least, "warm", "cold")
 
 
+def by_number(name: str) -> tuple[int, str]:
+    """Sorts names of segments by their first number; those without one come last, by name.
+
+    >>> sorted(["20-99", "novel", "100+", "5-19"], key=by_number)
+    ['5-19', '20-99', '100+', 'novel']
+    """
+    digits = "".join(letter for letter in name.split("-")[0] if letter.isdigit())
+    return (int(digits) if digits else 2**31, name)
+
+
 def by_segment(
     values: ArrayLike, labels: ArrayLike, order: Sequence[str] | None = None, *,
     draws: int = 10_000, seed: int = 0,
@@ -57,7 +67,7 @@ def by_segment(
     array, names = as_values("values", values), np.asarray(labels).astype(str)
     n = require_same_length(values=array, labels=names)
     rows: list[dict[str, str | float]] = []
-    for name in order if order is not None else sorted(set(names.tolist()), key=_first_number):
+    for name in order if order is not None else sorted(set(names.tolist()), key=by_number):
         inside = array[names == name]
         row: dict[str, str | float] = {"segment": name, "n": len(inside)}
         row |= {"share": len(inside) / n if n else float("nan")}
@@ -122,9 +132,3 @@ def _bucket(numbers: NDArray[np.integer], edges: Sequence[int]) -> Labels:
     borders = [0, *edges]
     names = [str(a) if b - a == 1 else f"{a}-{b - 1}" for a, b in zip(borders, edges, strict=False)]
     return np.array([*names, f"{edges[-1]}+"])[np.searchsorted(edges, numbers, side="right")]
-
-
-def _first_number(name: str) -> tuple[int, str]:
-    """Sorts "5-19" before "20-99"; names without a number come last, by name."""
-    digits = name.split("-")[0].rstrip("+")
-    return (int(digits), "") if digits.isdigit() else (2**31, name)

@@ -5,7 +5,7 @@ user of one model minus that of the other. All draws are seeded and independent 
 threads.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from lib.evaluate.checks import Floats, as_values, require_same_length
 
 __all__ = [
-    "Interval", "Spread", "bootstrap_mean", "bootstrap_statistic", "holm", "interval_of_draws",
+    "Interval", "Spread", "bootstrap_mean", "holm", "interval_of_draws",
     "minimum_detectable_difference", "paired_bootstrap", "paired_permutation", "split_variance",
 ]  # fmt: skip
 
@@ -81,29 +81,6 @@ def bootstrap_mean(
     return interval_of_draws(
         float(values.mean()), _drawn_sums(totals, draws, seed, sizes), len(sizes), level
     )
-
-
-def bootstrap_statistic(
-    statistic: Callable[..., float], *arrays: ArrayLike, draws: int = 1_000, seed: int = 0,
-    level: float = 0.95,
-) -> Interval:  # fmt: skip
-    """Any number of rows' arrays, such as the Score of two models, drawn row by row.
-
-    For a difference let ``statistic`` return the difference. One call a draw: for means use
-    ``bootstrap_mean``, for AUC ``delong``.
-    """
-    columns = [np.asarray(array) for array in arrays]
-    n = require_same_length(**{f"array {i}": column for i, column in enumerate(columns)})
-    if not n or draws < 1:
-        raise ValueError(f"{n} rows and {draws} draws; expected at least one of each")
-    drawn = np.empty(draws)
-    for i, generator in enumerate(_generators(seed, draws)):
-        rows = generator.integers(0, n, n)
-        drawn[i] = statistic(*(column[rows] for column in columns))
-    defined = drawn[~np.isnan(drawn)]  # a sample without a positive has no AP
-    if len(defined) < draws / 2:
-        raise ValueError(f"the statistic is undefined in {draws - len(defined)} of {draws} samples")
-    return interval_of_draws(float(statistic(*columns)), defined, n, level)
 
 
 def paired_permutation(a: ArrayLike, b: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:

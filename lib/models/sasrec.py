@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.dropout import FastDropout
+from lib.models.precision import widen
 
 __all__ = ["SASRec", "SASRecConfig", "next_item_loss"]
 
@@ -47,11 +48,6 @@ class SASRecConfig:
             raise ValueError(f"n_dims={self.n_dims} must be a multiple of n_heads={self.n_heads}")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be above zero")
-
-
-def full(x: Tensor) -> Tensor:
-    """float32 where autocast has left something shorter."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class Block(nn.Module):
@@ -95,7 +91,7 @@ class Block(nn.Module):
         # attention dropout: it would leave the fused path.
         with torch.autocast(q.device.type, enabled=False):
             if q.device.type == "cpu":
-                q, k, v = full(q), full(k), full(v)
+                q, k, v = widen(q), widen(k), widen(v)
             mixed = torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None
             )
@@ -172,7 +168,7 @@ def next_item_loss(model: SASRec, batch: Mapping[str, Tensor], *, criterion: Cri
     states = model(batch["inputs"], table)
     wanted = batch["targets"] > 0
     hidden, rows = model.logits_parts(states[wanted], table)
-    return criterion(full(hidden), full(rows[1:]), batch["targets"][wanted].long() - 1)
+    return criterion(widen(hidden), widen(rows[1:]), batch["targets"][wanted].long() - 1)
 
 
 @torch.no_grad()

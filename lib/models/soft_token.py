@@ -13,9 +13,8 @@ of .06 and each of six parts adds .05 to .17, so little of an item is left in th
 at 1 the item stays the larger part, and validation preferred that there and in the demo.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +23,7 @@ from lib.language.soft_tokens import TokenScale, token_rms
 from lib.models.dropout import FastDropout
 from lib.models.tables import Table
 
-__all__ = ["SoftTokenConfig", "SoftTokenRecommender", "context_loss", "context_states"]
-
-
-class Criterion(Protocol):
-    """Cross-entropy of states against rows of a table: (N, D), (V, D), (N,) -> ()"""
-
-    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor: ...
+__all__ = ["SoftTokenConfig", "SoftTokenRecommender"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,35 +152,8 @@ class SoftTokenRecommender(nn.Module):
         return self.logits_parts(table, table)[1]
 
 
-def context_loss(
-    model: SoftTokenRecommender, batch: Mapping[str, Tensor], *, criterion: Criterion
-) -> Tensor:
-    """Mean of -log p(i_t | u, i_<t) over all items of the batch, the first included.
-
-    batch: "users" (B,), "items" (B, T) right-padded with 0, and "predict" (B, T), which of the
-    items are training targets (all of them, unless a split says otherwise).
-    """
-    states, targets = context_states(model, batch)
-    hidden, table = model.logits_parts(states, model.item_table()[1:])
-    return criterion(_full(hidden), _full(table), targets - 1)
-
-
-def context_states(
-    model: SoftTokenRecommender, batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The states that predict, and what they predict.  -> (N, d), (N,)"""
-    items = batch["items"].long()
-    states = model(batch["users"], items[:, :-1])
-    wanted = (items > 0) & batch["predict"].bool()
-    return states[wanted], items[wanted]
-
-
 def _standardise(rows: Tensor) -> Tensor:
     real = rows[1:]
     scaled = (rows - real.mean(dim=0)) / real.std(dim=0).clamp(min=1e-6)
     scaled[0] = 0
     return scaled
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lib.evaluate import ranking
+from lib.evaluate.segments import by_number
 from lib.evaluate.uncertainty import bootstrap_mean, holm, paired_bootstrap
 
 __all__ = ["Ranks", "compare_rows", "compare_segments", "measure"]
@@ -77,7 +78,7 @@ def compare_segments(
     lines = []
     reference = measure(ranks[against], name)
     for kind, label in labels.items():
-        for segment in dict.fromkeys(sorted(label.tolist(), key=_natural)):
+        for segment in dict.fromkeys(sorted(label.tolist(), key=by_number)):
             inside = label == segment
             base = reference[inside].mean()
             for row, table in ranks.items():
@@ -88,11 +89,6 @@ def compare_segments(
                     "ratio": own.value / base if base > 0 else None,
                 })  # fmt: skip
     return pl.DataFrame(lines, infer_schema_length=None)
-
-
-def _natural(text: str) -> tuple[int, str]:
-    digits = "".join(c for c in text.split("-")[0] if c.isdigit())
-    return (int(digits) if digits else -1, text)
 
 
 def _require_same_users(ranks: Ranks) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lib.data.clicks import Clicks
 from lib.data.files import read_json
 from lib.data.histories import Histories, Targets
+from lib.evaluate.segments import by_number
 from lib.studies import leaderboard_inputs as inputs
 from lib.studies.judging import PARTS, part_of
 from lib.studies.leaderboard import (
@@ -253,7 +254,7 @@ def compare_segments(
     parts, places = [], []
     pairs = [pair for pair in pairs if set(pair) <= set(standing.contest.values)]
     for by, labels in standing.segments.items():
-        for segment in sorted(set(labels.tolist()), key=_natural):
+        for segment in sorted(set(labels.tolist()), key=by_number):
             inside = labels == segment
             if pairs and inside.sum() >= LEAST_IN_SEGMENT:
                 contest = standing.contest.within(inside, seed=settings.seed)
@@ -276,8 +277,3 @@ def missing_frame(
                 why = f"all judged {line['compared']:,} of its {line['judged']:,} rows"
                 lines.append({"what": f"{line['row']} on {data}", "why": why})
     return pl.DataFrame(lines, schema={"what": pl.String, "why": pl.String})
-
-
-def _natural(text: str) -> tuple[int, str]:
-    digits = "".join(c for c in text.split("-")[0] if c.isdigit())
-    return (int(digits) if digits else -1, text)

@@ -17,12 +17,12 @@ from lib.data.histories import Histories, Targets
 from lib.evaluate import ranking
 from lib.models.item_inputs import Kind, build_item_input
 from lib.models.neighbours import Scorer
+from lib.models.precision import widen
 from lib.models.sasrec import (
     Criterion,
     SASRec,
     SASRecConfig,
     encode_users,
-    full,
     next_item_loss,
 )
 from lib.studies.mixing import Asked, mix
@@ -268,7 +268,7 @@ def grouped_next_item_loss(
         states.append(model(batch["inputs"][rows, :width], table)[wanted > 0])
         targets.append(wanted[wanted > 0])
     hidden, items = model.logits_parts(torch.cat(states), table)
-    return criterion(full(hidden), full(items[1:]), torch.cat(targets).long() - 1)
+    return criterion(widen(hidden), widen(items[1:]), torch.cat(targets).long() - 1)
 
 
 def like_lengths(lengths: Tensor) -> Iterator[tuple[Tensor, int]]:

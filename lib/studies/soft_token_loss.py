@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lib.models.precision import widen
 from lib.models.sasrec import SASRec
 from lib.models.soft_token import SoftTokenRecommender
 from lib.studies.negatives import ItemSampler
@@ -142,8 +143,3 @@ def touched_norm(model: SoftTokenRecommender, users: Tensor, items: Tensor) -> T
          for table, ids in ((model.users, people), (model.items, things))),
         torch.zeros((), device=items.device),
     )  # fmt: skip
-
-
-def widen(x: Tensor) -> Tensor:
-    """float32 where autocast has left something shorter."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -85,16 +85,6 @@ def test_95_percent_intervals_hold_the_truth_about_95_times_in_a_hundred(generat
     assert 178 <= inside <= 198  # 190 less or more three times sqrt(200 * .95 * .05), skew included
 
 
-def test_any_statistic_can_be_drawn(generator):
-    values = generator.normal(size=400)
-    result = uncertainty.bootstrap_statistic(lambda a, b: float((a * b).mean()), values, values)
-    assert result.value == pytest.approx((values**2).mean())
-    half_width = 1.96 * (values**2).std() / 20
-    assert_allclose(result.high - result.low, 2 * half_width, rtol=0.15)
-    with pytest.raises(ValueError, match="undefined in 20 of 20"):
-        uncertainty.bootstrap_statistic(lambda a: float("nan"), values, draws=20)
-
-
 def permutation_by_all_signs(difference):
     sums = [abs(np.dot(s, difference)) for s in itertools.product([-1, 1], repeat=len(difference))]
     return np.mean(np.array(sums) >= abs(difference.sum()) * (1 - 1e-12))
@@ -164,7 +154,6 @@ def test_identical_runs_have_no_seed_variance(generator):
         (lambda: uncertainty.bootstrap_mean([np.inf, 1.0]), "infinities"),
         (lambda: uncertainty.bootstrap_mean([1.0], draws=0), "0 draws"),
         (lambda: uncertainty.bootstrap_mean([1.0], draws=5, level=95), "level=95"),
-        (lambda: uncertainty.bootstrap_statistic(np.mean, []), "0 rows"),
         (lambda: uncertainty.minimum_detectable_difference([1.0], [1.0]), "at least 2"),
         (lambda: uncertainty.split_variance([[1.0, 2.0]]), "1 seeds"),
     ],

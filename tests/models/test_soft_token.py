@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lib.models.soft_token import SoftTokenConfig, SoftTokenRecommender, context_loss
+from lib.models.soft_token import SoftTokenConfig, SoftTokenRecommender
+from lib.studies.soft_token_loss import LossConfig, SoftTokenLoss
 from tests.language.conftest import FAMILIES, make_model
 
 ITEMS = torch.tensor([[3, 1, 4, 2], [2, 5, 0, 0], [5, 0, 0, 0]])
@@ -28,8 +29,14 @@ def make(family: str = "qwen3", *, titles: bool = False, **changes) -> SoftToken
     return model.double().eval()
 
 
-def cross_entropy(hidden, table, targets):
-    return torch.nn.functional.cross_entropy(hidden @ table.T, targets)
+def cross_entropy(model, *, predict=ITEMS > 0):
+    """The loss that is trained, of the whole softmax alone."""
+    config = LossConfig(
+        softmax="full", full_up_to=6, n_sampled=1, collaborative=1.0, bpr=0.0, regularisation=0.0,
+        lambda_c=0.0, n_negatives=1, pool="shared",
+    )  # fmt: skip
+    batch = {"users": USERS, "items": ITEMS, "predict": predict}
+    return SoftTokenLoss(config, sampler=None)(model, batch)["softmax"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,12 +54,15 @@ def test_states_are_the_same_padded_and_alone_and_never_see_the_future(family):
 
 @pytest.mark.parametrize("score", ["dot", "cosine"])
 @pytest.mark.parametrize("titles", [False, True])
-def test_loss_is_the_mean_over_all_items_the_first_included(score, titles):
+@pytest.mark.parametrize("held", [4, 2])
+def test_loss_is_the_mean_over_all_training_targets_the_first_included(score, titles, held):
+    """``held``: from which place of the first row on an item belongs to another split."""
     model = make(score=score, titles=titles)
     if titles:
         torch.nn.init.normal_(model.title_in.weight)
-    batch = {"users": USERS, "items": ITEMS, "predict": ITEMS > 0}
-    loss = context_loss(model, batch, criterion=cross_entropy)
+    predict = ITEMS > 0
+    predict[0, held:] = False
+    loss = cross_entropy(model, predict=predict)
     loss.backward()
     fast = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -60,7 +70,7 @@ def test_loss_is_the_mean_over_all_items_the_first_included(score, titles):
     if score == "cosine":
         table = torch.nn.functional.normalize(table, dim=-1)
     terms = []
-    for row, length in enumerate([4, 2, 1]):
+    for row, length in enumerate([held, 2, 1]):
         for t in range(length):  # only what came before is given
             state = model(USERS[row : row + 1], ITEMS[row : row + 1, :t])[0, -1]
             if score == "cosine":
@@ -90,25 +100,11 @@ def test_tokens_start_at_the_length_of_words_or_where_they_are_told_to():
         torch.testing.assert_close(lengths, torch.full_like(lengths, expected), rtol=2e-2, atol=0)
 
 
-def test_only_training_targets_are_predicted():
-    model = make()
-    predict = ITEMS > 0
-    predict[0, 2:] = False
-    part = context_loss(
-        model,
-        {"users": USERS, "items": ITEMS, "predict": predict},
-        criterion=lambda h, t, y: y.sum(),
-    )
-    assert int(part) == (3 + 1 + 2 + 5 + 5) - 5  # ids are counted from zero here
-
-
 def test_a_frozen_trunk_gets_no_gradient_and_the_tables_do():
     model = make()
     model.trunk.requires_grad_(False)
     model.train()
-    context_loss(
-        model, {"users": USERS, "items": ITEMS, "predict": ITEMS > 0}, criterion=cross_entropy
-    ).backward()
+    cross_entropy(model).backward()
     assert all(p.grad is None for p in model.trunk.parameters())
     rows, gradient = model.users.take_touched()
     assert rows.tolist() == [0, 1, 3]

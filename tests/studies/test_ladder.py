@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 
 from lib.evaluate.clicks import shift_prior
@@ -28,7 +27,6 @@ from lib.studies.ladder import decide_line, ladder_table, share_of_the_way
 from lib.studies.refit import join, refit
 from lib.studies.retrieval import ask_both, ask_recall, list_catalogue, recall_hits, train_towers
 from lib.studies.rungs import make_rung, open_rung, save_rung
-from lib.studies.submission import check_submission, write_submission
 from lib.train.plan import Plan
 from tests.studies.clicklog import Log
 
@@ -336,29 +334,3 @@ def test_a_refit_on_all_rows_predicts_what_its_folds_did(tmp_path):
                   protocol.holdout, folder=tmp_path / "t")  # fmt: skip
     assert np.corrcoef(trees, log.p[protocol.holdout])[0, 1] > 0.7
     assert (tmp_path / "t" / "trees.txt").is_file()
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        (["T1", "T1", "T2", "T3"], r"1 duplicate ids, first \['T1'\]"),
-        (["T1"], r"2 missing ids, first \['T2', 'T3'\]"),
-        (["T1", "T2", "T3", "X9"], r"1 foreign ids, first \['X9'\]"),
-    ],
-)
-def test_a_submission_with_other_ids_than_the_sample_is_refused(tmp_path, ids, message):
-    sample, path = tmp_path / "sample.csv", tmp_path / "submission.csv"
-    pl.DataFrame({"ID": ["T1", "T2", "T3"], "clicked": 0.0}).write_csv(sample)
-    write_submission(path, ids, np.full(len(ids), 0.5))
-    with pytest.raises(ValueError, match=message):
-        check_submission(path, sample)
-
-
-def test_a_submission_of_probabilities_for_the_samples_ids_is_accepted(tmp_path):
-    sample, path = tmp_path / "sample.csv", tmp_path / "submission.csv"
-    pl.DataFrame({"ID": ["T1", "T2"], "clicked": 0.0}).write_csv(sample)
-    write_submission(path, ["T2", "T1"], np.array([0.5, 0.1]))
-    assert check_submission(path, sample) == 2
-    write_submission(path, ["T2", "T1"], np.array([0.5, 1.1]))
-    with pytest.raises(ValueError, match="1 values are no probabilities, first of \\['T1'\\]"):
-        check_submission(path, sample)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lib.data.world.rng import generator
 
-__all__ = ["Ceiling", "Gains", "click_ceiling", "draw_targets", "expected_gains", "mean_ceiling"]
+__all__ = ["Ceiling", "Gains", "click_ceiling", "expected_gains", "mean_ceiling"]
 
 Array = NDArray[np.float32]
 
@@ -61,13 +61,6 @@ def mean_ceiling(gains: Gains) -> Ceiling:
     half = 1.96 * float(np.sqrt(gains.variance.sum())) / len(gains.mean)
     mean = float(gains.mean.mean())
     return Ceiling(mean, mean - half, mean + half)
-
-
-def draw_targets(probabilities: Array, seed: int) -> NDArray[np.int64]:
-    """One next item for each row, drawn from the truth.  (B, V) -> (B,)"""
-    edges = np.cumsum(probabilities.astype(np.float64), axis=1)
-    draw = generator(seed, "targets").random((len(edges), 1)) * edges[:, -1:]
-    return np.asarray((edges <= draw).sum(axis=1), dtype=np.int64)
 
 
 def click_ceiling(
