@@ -34,6 +34,7 @@ from lib.train.sources import TensorSource
 __all__ = ["Ranked", "Recipe", "rank_split", "run_recipe", "sample_targets", "train_sasrec"]
 
 Split = Literal["train", "valid", "test"]
+COST = ("seconds", "targets_per_second", "best_epoch", "valid", "parameters")  # of a row, in order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,8 @@ def run_recipe(
     done = scratch / "ranks.npy" if scratch is not None else None
     if done is not None and done.exists() and scratch is not None:
         ranks = np.load(done, allow_pickle=False)
-        cost = cast(dict[str, float], read_json(scratch / "cost.json"))
+        told = cast(dict[str, float], read_json(scratch / "cost.json"))
+        cost = {name: told[name] for name in COST}
         vectors = load_file(scratch / "vectors.safetensors")
     else:
         ranks, cost, vectors = _train_recipe(
@@ -204,13 +206,9 @@ def _train_recipe(
         scratch=scratch,
         report=report,
     )
-    cost = {
-        "seconds": result.seconds,
-        "targets_per_second": result.terms_per_second,
-        "best_epoch": result.best_epoch,
-        "valid": float(result.best_score or 0),
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    best = result.best_epoch, result.best_score or 0.0
+    cost = dict(zip(COST, (result.seconds, result.terms_per_second, *best, size), strict=True))
     ranks = rank_split(model, histories, test, filter_seen=filter_seen, device=device).ranks
     vectors = {"items": model.item_vectors().float().cpu().numpy()}
     for name, targets in (("valid", valid), ("test", test)):

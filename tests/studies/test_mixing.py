@@ -112,7 +112,8 @@ def test_a_mixed_row_uses_the_row_it_mixes_and_needs_the_neighbours(histories, t
     assert told["seconds"] == cost["seconds"]  # not trained again
     assert told["weight of item-kNN"] in (0.0, 0.25, 0.5, 1.0, 2.0)
     assert len(mixed) == len(plain) == len(splits["test"])
-    again, _ = run_recipe(histories, Recipe(**recipe), config, plan, **shared)
+    again, read = run_recipe(histories, Recipe(**recipe), config, plan, **shared)
+    assert list(read.items()) == list(cost.items()), "columns stand in one order, read back or not"
     np.testing.assert_array_equal(again, plain)
     with pytest.raises(ValueError, match="13_measure_baselines"):
         run_recipe(histories, Recipe(**recipe, mixed=True), config, plan, **shared)
