@@ -31,13 +31,14 @@ def ladder_table(
         asked, decision, reason = decide_line(decisions)
         score, precision = own.intervals["score"], own.intervals["average_precision"]
         rows.append({
-            "rung": rung.name, "score": score.value, "score low": score.low,
-            "score high": score.high, "AP": precision.value, "AP low": precision.low,
-            "AP high": precision.high, "WLL": own.values["weighted_log_loss"],
+            "rung": rung.name, "decision": decision, "score": score.value,
+            "score low": score.low, "score high": score.high, "AP": precision.value,
+            "AP low": precision.low, "AP high": precision.high,
+            "WLL": own.values["weighted_log_loss"],
             "log loss": own.values["log_loss"], "AUC": own.values["auc"],
             "hold-out score": None if holdout is None else holdout.values["score"],
             "seconds": rung.seconds, "parameters": rung.parameters, "gate": asked,
-            "decision": decision, "reason": reason,
+            "reason": reason,
         })  # fmt: skip
     return pl.DataFrame(rows)
 
