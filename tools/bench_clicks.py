@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,25 @@ def normalise_with_pandas(source: Path, target: Path, *, vectorised: bool) -> No
     result.to_parquet(target, index=False)
 
 
+class MemoryWatch(threading.Thread):
+    """The largest resident memory of this process, in all and without mapped files (bytes)."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.all, self.own = 0, 0
+
+    def run(self) -> None:
+        while True:
+            lines = Path("/proc/self/status").read_text("ascii").splitlines()
+            found = {
+                line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")
+            }
+            own = 1024 * int(found["RssAnon"])
+            self.own = max(self.own, own)
+            self.all = max(self.all, own + 1024 * int(found["RssFile"]))
+            time.sleep(0.05)
+
+
 def prepare_toss(folder: Path, target: Path, covisits: bool) -> None:
     train = folder / "toss" / "train.parquet"
     recipe = Recipe(
@@ -101,7 +121,8 @@ def prepare_toss(folder: Path, target: Path, covisits: bool) -> None:
 
 def work(task: str, source: Path, target: Path) -> None:
     """What one measured process does; it reports its own seconds and its own peak."""
-    started = time.perf_counter()
+    started, watch = time.perf_counter(), MemoryWatch()
+    watch.start()
     match task:
         case "ours":
             normalise_avazu(source, target, variant="x4")
@@ -119,17 +140,18 @@ def work(task: str, source: Path, target: Path) -> None:
             seconds = time.perf_counter() - started
             rows = np.random.default_rng(0).integers(0, len(clicks), 8192)
             clicks.take(rows)
-            report(seconds)
+            report(seconds, watch)
             return
-    report(time.perf_counter() - started)
+    report(time.perf_counter() - started, watch)
 
 
-def report(seconds: float) -> None:
+def report(seconds: float, watch: MemoryWatch) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     cpu = time.process_time()  # of all threads, imports included: says more on a busy machine
     found = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3)}
-    print(json.dumps(found | {"peak_mb": round(peak / 1024, 1)}))
+    found |= {"peak_mb": round(peak / 1024, 1), "own_peak_mb": round(watch.own / 2**20, 1)}
+    print(json.dumps(found))
 
 
 def measure(task: str, source: Path, target: Path, rounds: int = 1) -> dict[str, float]:

@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+from bench_clicks import MemoryWatch  # noqa: E402
 from bench_dare import write_data  # noqa: E402
 
 from lib.models.ladder import build_click_model, sizes_of  # noqa: E402
@@ -31,25 +31,6 @@ from lib.train.loop import train  # noqa: E402
 from lib.train.plan import Plan  # noqa: E402
 
 MODEL = {"d_embedding": 4, "n_cross": 2, "hidden": [64], "dropout": 0.1}
-
-
-class MemoryWatch(threading.Thread):
-    """The largest resident memory of this process, in all and without mapped files (bytes)."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.all, self.own = 0, 0
-
-    def run(self) -> None:
-        while True:
-            lines = Path("/proc/self/status").read_text("ascii").splitlines()
-            found = {
-                line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")
-            }
-            own = 1024 * int(found["RssAnon"])
-            self.own = max(self.own, own)
-            self.all = max(self.all, own + 1024 * int(found["RssFile"]))
-            time.sleep(0.05)
 
 
 def one_epoch(rows: int, options: argparse.Namespace) -> dict[str, float]:
