@@ -87,7 +87,7 @@ def main() -> int:
             raise SystemExit(f"{other.name} holds other code than {options.work.name}")
         matrix.take_over(other / "faults.json")
     space.rerun |= matrix.well(stores.DAMAGED.name)  # it was made again, and compared
-    nodes = [node for node in space.profile().order() if space.good.current(node)]
+    nodes = [node for node in space.profile().nodes if space.good.current(node)]
     cases = rows(space, nodes, options.node)
     if options.first:
         cases = list({case.notebook: case for case in reversed(cases)}.values())[::-1]
