@@ -82,7 +82,6 @@ def prepare(folder: Path, split: str) -> dict[str, object]:
     lap("titles")
     filters = Filters(
         min_rating=0.0, repeats="first", user_core=5, item_core=5, start="", end="", min_items=0,
-        max_history=0,
     )  # fmt: skip
     kept, funnel = filter_interactions(raw.rows, filters, judged.usable)
     lap("filters and k-core")

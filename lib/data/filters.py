@@ -41,11 +41,10 @@ class Filters:
     start: str  # ISO date, inclusive, UTC
     end: str  # ISO date, exclusive, UTC
     min_items: int  # a window with fewer items begins a year earlier, back to 1996
-    max_history: int  # newest interactions kept of each user
     max_users: int = 0  # a fixed random sample of the users that are left
 
     def __post_init__(self) -> None:
-        numbers = ("min_rating", "user_core", "item_core", "min_items", "max_history", "max_users")
+        numbers = ("min_rating", "user_core", "item_core", "min_items", "max_users")
         for name in numbers:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
@@ -151,7 +150,12 @@ def k_core(rows: Interactions, user_core: int, item_core: int) -> Interactions:
 
 
 def arrange(rows: Interactions, max_history: int = 0) -> Sequences:
-    """Sort by user and time, equal times in the order of the file, and number what is left."""
+    """Sort by user and time, equal times in the order of the file, and number what is left.
+
+    ``max_history``: newest interactions kept of each user; 0 keeps all.
+    """
+    if max_history < 0:
+        raise ValueError(f"max_history is {max_history}, expected 0 (all) or more")
     order = np.lexsort((rows.times, rows.users))
     users, items, times = rows.users[order], rows.items[order], rows.times[order]
     if max_history:

@@ -28,7 +28,6 @@ class Titles:
     """Whether items have titles, or their ids stand in for them."""
 
     real: bool
-    drops: bool  # untitled items leave
     n_items: int  # that are left
 
 
@@ -83,7 +82,7 @@ def judge_titles(look: SequenceLook) -> Titles:
     """Language models where half of the items have titles; then items without one leave."""
     real = look.titled >= TITLED
     kept = look.kept[2]
-    return Titles(real, real and look.titled < 1, round(kept * look.titled) if real else kept)
+    return Titles(real, round(kept * look.titled) if real else kept)
 
 
 def histories(

@@ -22,7 +22,6 @@ OFF = {
     "start": "",
     "end": "",
     "min_items": 0,
-    "max_history": 0,
 }
 ROWS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 5)), min_size=1, max_size=40
@@ -94,6 +93,11 @@ def test_sequences_equal_sorted_lists(rows: list[Row], max_history: int) -> None
     ]
     assert np.diff(sequences.offsets).tolist() == [len(own) for own in wanted]
     assert sorted(set(sequences.items.tolist())) == list(range(1, len(sequences.item_numbers) + 1))
+
+
+def test_a_negative_length_of_histories_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_history is -1"):
+        arrange(rows_of([(0, 0, 1)]), -1)
 
 
 def test_the_funnel_counts_every_step() -> None:

@@ -39,7 +39,7 @@ def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
     raw, judged = judge_items(raw, "full", 20)
     filters = Filters(
         min_rating=0.0, repeats="keep", user_core=params["user_core"],
-        item_core=params["item_core"], start="", end="", min_items=0, max_history=0,
+        item_core=params["item_core"], start="", end="", min_items=0,
     )  # fmt: skip
     kept, _ = filter_interactions(raw.rows, filters, judged.usable)
     build_histories(tmp_path / "h", kept, raw.items, split=params["split"], made={})

@@ -31,7 +31,6 @@ def filters(core: int = 0) -> Filters:
         start="",
         end="",
         min_items=0,
-        max_history=0,
     )
 
 
