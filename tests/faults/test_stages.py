@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lib.data.files import sha256_of, write_json
-from tools.faults import models, stores, trial, wishes, workspace
+from tools.faults import blows, models, stores, trial, wishes, workspace
 from tools.faults.same import differences
 from tools.faults.trial import Pair
 from tools.faults.workspace import Answer, Workspace
@@ -208,3 +208,16 @@ def test_a_result_with_other_times_is_put_back_too(pair):
     assert pair.space.loss("reader") == []
     pair.space.mend()
     assert contents(pair.space) == before
+
+
+def test_a_small_disk_is_made_again_where_a_matrix_was_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(blows, "mount", lambda *_: None)
+    monkeypatch.setattr(blows.subprocess, "run", lambda *_, **__: None)
+    folder = tmp_path / "node"
+    for place in (folder, tmp_path / ".node.side"):
+        place.mkdir()
+        (place / "file").write_text(place.name)
+    with blows.disk_of(folder, 1):
+        (folder / "file").write_text("while it lasted")
+    assert (folder / "file").read_text() == "while it lasted"
+    assert [path.name for path in tmp_path.iterdir()] == ["node"]

@@ -101,6 +101,7 @@ def mount(*words: str) -> None:
 def disk_of(folder: Path, size: int) -> Iterator[None]:
     """Put a folder on a disk of its own; what is on it in the end is in the folder afterwards."""
     side = folder.with_name(f".{folder.name}.side")
+    shutil.rmtree(side, ignore_errors=True)  # of a matrix that was killed here
     shutil.copytree(folder, side)
     mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     try:
