@@ -13,7 +13,8 @@ NDCG@10 over all items, on targets that no choice has seen.
 
 - **Titles help where ids are sparse, and plain words tell nearly all of it.** On Beauty a tuned
 SASRec reaches {beauty[id]} with ids alone, {beauty[tfidf+id]} with TF-IDF of the titles,
-{beauty[llm2rec+id]} with LLM2Rec's vectors and {beauty[tfidf|llm2rec+id]} with both (three seeds).
+{beauty[raw+id]} with the vectors of an untouched backbone, {beauty[llm2rec+id]} after all stages of
+LLM2Rec, and {beauty[tfidf|llm2rec+id]} with TF-IDF and LLM2Rec together (three seeds).
 Without ids an untouched backbone ({beauty[raw]}) and LLM2Rec ({beauty[llm2rec]}) stay behind
 TF-IDF ({beauty[tfidf]}; one seed).
 - **Where ids are dense, titles add nothing.** MovieLens-1M: ids {ml[id]}, with LLM2Rec
