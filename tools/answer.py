@@ -14,7 +14,8 @@ NDCG@10 over all items, on targets that no choice has seen.
 - **Titles help where ids are sparse, and plain words tell nearly all of it.** On Beauty a tuned
 SASRec reaches {beauty[id]} with ids alone, {beauty[tfidf+id]} with TF-IDF of the titles,
 {beauty[raw+id]} with the vectors of an untouched backbone, {beauty[llm2rec+id]} after all stages of
-LLM2Rec, and {beauty[tfidf|llm2rec+id]} with TF-IDF and LLM2Rec together (three seeds).
+LLM2Rec, and {beauty[tfidf|llm2rec+id]} with TF-IDF and LLM2Rec together (three seeds). With 1,024
+directions of TF-IDF instead of 256: {wide[tfidf+id]} alone, {wide[tfidf|llm2rec+id]} with LLM2Rec.
 Without ids an untouched backbone ({beauty[raw]}) and LLM2Rec ({beauty[llm2rec]}) stay behind
 TF-IDF ({beauty[tfidf]}; one seed).
 - **Where ids are dense, titles add nothing.** MovieLens-1M: ids {ml[id]}, with LLM2Rec
@@ -46,6 +47,7 @@ def answer(root: Path) -> str:
     soft = "31_evaluate_soft_tokens", "ndcg@10"
     told = ANSWER.format(
         beauty=figures(root, "beauty.json", *ranking),
+        wide=figures(root, "beauty_wide.json", *ranking),
         ml=figures(root, "ml-1m.json", *ranking),
         soft_beauty=figures(root, "soft_tokens_beauty.json", *soft),
         soft_ml=figures(root, "soft_tokens_ml-1m.json", *soft),
