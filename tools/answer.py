@@ -11,8 +11,8 @@ ANSWER = """\
 Small models on a CPU: backbones of 1.3 million weights at most, trained on the titles at hand.
 NDCG@10 over all items, on targets that no choice has seen.
 
-- **Titles help where ids are sparse, and plain words tell all of it that we found.** On Beauty a tuned
-SASRec reaches {beauty[id]} with ids alone, {beauty[tfidf+id]} with TF-IDF of the titles,
+- **Titles help where ids are sparse, and plain words tell all of it that we found.** On Beauty a
+tuned SASRec reaches {beauty[id]} with ids alone, {beauty[tfidf+id]} with TF-IDF of the titles,
 {beauty[raw+id]} with the vectors of an untouched backbone, {beauty[llm2rec+id]} after all stages of
 LLM2Rec, and {beauty[tfidf|llm2rec+id]} with TF-IDF and LLM2Rec together (three seeds). With 1,024
 directions of TF-IDF instead of 256: {wide[tfidf+id]} alone, {wide[tfidf|llm2rec+id]} with LLM2Rec.
